@@ -1,0 +1,6 @@
+"""Attacks: images that a network misclassifies, made from images that it classifies."""
+
+from pellucid.attacks.fgsm import FGSM
+from pellucid.attacks.pgd import PGD
+
+__all__ = ["FGSM", "PGD"]

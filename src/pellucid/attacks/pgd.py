@@ -1,0 +1,102 @@
+"""Projected gradient descent."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from pellucid.attacks.objective import Loss, attacking, label_objective, plain
+from pellucid.guard import check_images
+from pellucid.maths.ascent import Ascent, Evaluate, ascend
+from pellucid.maths.balls import project, random_start, steepest
+from pellucid.protocols import Mode, Norm, Objective, TargetRule
+from pellucid.rng import Stream
+from pellucid.spec import Count, Flag, NonNegative, register
+
+
+@register("attack", "pgd")
+@dataclass(frozen=True, kw_only=True)
+class PGD:
+    """Repeated steepest steps up the loss, each projected onto the ball around the image.
+
+    x' <- clip(x + Proj_eps(x' + step_size d(g) - x), 0, 1), g = grad_x' L(y, f(x')),
+    d(g) = sign(g) for linf and g / ||g||_2 for l2; with a target the loss of the target is lowered.
+
+    x (N, C, H, W) in [0, 1], y (N,) true labels -> x' of the same shape in the ball of radius eps (norm linf or
+    l2 per image, in units of [0, 1]). step_size None means 2.5 eps / steps. random_start draws the start
+    uniformly from the ball. restarts > 1 keeps, per image, a run that succeeds, and the highest loss otherwise.
+    keep="last" returns the last iterate, as the papers do; "best" the one with the highest loss.
+    stop_when_fooled lets images leave once misclassified. loss="margin" is max_{j != y} z_j - z_y.
+    mode="train" is for attacks inside training. Raises InputError for images outside [0, 1] and labels out of range.
+    Source: Madry et al. 2018, section 2.1; Boopathy et al. 2020, section 5 (order: step, ball, box; they evaluate
+    without random start). Deviations: none.
+    """
+
+    norm: Norm = "linf"
+    eps: NonNegative
+    step_size: NonNegative | None = None
+    steps: Count = 40
+    random_start: Flag = True
+    restarts: Count = 1
+    loss: Loss = "cross_entropy"
+    target: TargetRule | None = None
+    keep: Literal["last", "best"] = "last"
+    mode: Mode = "eval"
+
+    def __call__(
+        self,
+        model: nn.Module,
+        x: Tensor,
+        y: Tensor,
+        *,
+        target: Tensor | None = None,
+        rng: Stream | None = None,
+        stop_when_fooled: bool = False,
+    ) -> Tensor:
+        """Return the adversarial images."""
+        with attacking(model, x, y, target, self.target, rng, self.mode) as setup:
+            return self._climb(label_objective(model, setup, self.loss), setup.x, setup.rng, stop_when_fooled)
+
+    def maximise(self, objective: Objective, x: Tensor, *, rng: Stream | None = None) -> Tensor:
+        """Return x' in the ball around x that maximises any per-example objective."""
+        return self._climb(plain(objective), check_images(x.detach()), rng or Stream(), leave=False)
+
+    def _climb(self, evaluate: Evaluate, x: Tensor, rng: Stream, leave: bool) -> Tensor:
+        best: Ascent | None = None
+        for restart in range(self.restarts):
+            if best is None or not leave:
+                left = torch.arange(len(x), device=x.device)
+            else:
+                left = torch.nonzero(~best.finished)[:, 0]
+            run = self._run(evaluate, x, left, rng.child("restart", restart), leave)
+            if best is None:
+                best = run
+                continue
+            better = (run.finished & ~best.finished[left]) | (
+                (run.finished == best.finished[left]) & (run.values > best.values[left])
+            )
+            for kept, new in zip(best, run):
+                kept[left[better]] = new[better]
+        assert best is not None
+        return best.x
+
+    def _run(self, evaluate: Evaluate, x: Tensor, left: Tensor, rng: Stream, leave: bool) -> Ascent:
+        origin, step = x[left], 2.5 * self.eps / self.steps if self.step_size is None else self.step_size
+
+        def move(point: Tensor, slope: Tensor, rows: Tensor) -> Tensor:
+            centre = origin[rows]
+            return (centre + project(self.norm, point + step * steepest(self.norm, slope) - centre, self.eps)).clamp(0, 1)
+
+        start = origin
+        if self.random_start and self.eps > 0:
+            start = (origin + random_start(self.norm, origin, self.eps, rng.take(left))).clamp(0, 1)
+        return ascend(
+            lambda point, rows: evaluate(point, left[rows]),
+            start,
+            move,
+            self.steps,
+            keep=self.keep,
+            leave=leave,
+            judge=self.restarts > 1,
+        )

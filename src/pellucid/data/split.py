@@ -1,0 +1,44 @@
+"""One part of a data set: images as 8-bit pixels, labels, and where they come from."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images (N, C, H, W) with labels (N,) and class names; `images(rows)` gives float32 in [0, 1].
+
+    `value_range` is the range of the data in the papers' units: pixel value v of the papers is
+    low + (high - low) * x. `cut` says in words which part of which published split this is; `sha256` is over
+    pixels and labels.
+    """
+
+    name: str
+    part: str
+    pixels: Tensor
+    labels: Tensor
+    classes: tuple[str, ...]
+    sha256: str
+    cut: str
+    source: str
+    value_range: tuple[float, float] = (0.0, 1.0)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width."""
+        c, h, w = self.pixels.shape[1:]
+        return c, h, w
+
+    def images(self, rows: Tensor | slice | None = None) -> Tensor:
+        """Return float32 images in [0, 1], of some rows or of all."""
+        chosen = self.pixels if rows is None else self.pixels[rows]
+        return chosen.to(torch.float32) / 255
+
+    def to(self, device: torch.device | str) -> "Split":
+        """Return the split with pixels and labels on a device."""
+        return replace(self, pixels=self.pixels.to(device), labels=self.labels.to(device))

@@ -1,0 +1,26 @@
+"""Training without a defence."""
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from pellucid.guard import check_images, check_labels
+from pellucid.maths.losses import cross_entropy
+from pellucid.protocols import Context
+from pellucid.spec import register
+
+
+@register("defence", "standard")
+@dataclass(frozen=True, kw_only=True)
+class Standard:
+    """The mean cross-entropy of the batch: the undefended network.
+
+    L = 1/N sum_n H(y_n, yhat_n); x (N, C, H, W) in [0, 1], y (N,) -> {"cross_entropy": scalar}.
+    Raises InputError for images outside [0, 1] and labels out of range.
+    Source: Ross & Doshi-Velez 2018, equation 1. Deviations: mean instead of sum over the batch.
+    """
+
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, ctx: Context | None = None) -> dict[str, Tensor]:
+        """Return the loss terms."""
+        x, logits = check_images(x), model(x)
+        return {"cross_entropy": cross_entropy(logits, check_labels(y, len(x), logits.shape[1])).mean()}

@@ -1,0 +1,42 @@
+"""From raw maps to something to look at: one channel, one size, one scale."""
+
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+class Scaled(NamedTuple):
+    """Maps in [0, 1] (or [-1, 1] if signed), and which of them were constant and could not be scaled."""
+
+    maps: Tensor
+    degenerate: Tensor
+
+
+def reduce_channels(maps: Tensor, how: Literal["sum", "abs_sum", "abs_max"] = "sum") -> Tensor:
+    """Reduce (N, C, H, W) to (N, H, W); maps without channels are returned as they are."""
+    if maps.ndim == 3:
+        return maps
+    return {"sum": lambda m: m.sum(1), "abs_sum": lambda m: m.abs().sum(1), "abs_max": lambda m: m.abs().amax(1)}[how](maps)
+
+
+def resize(maps: Tensor, size: tuple[int, int], mode: Literal["bilinear", "nearest"] = "bilinear") -> Tensor:
+    """Resize (N, h, w) to (N, *size), for display only: no metric uses it."""
+    corners = {"align_corners": False} if mode == "bilinear" else {}
+    return functional.interpolate(maps[:, None], size=size, mode=mode, **corners)[:, 0]
+
+
+def scale(maps: Tensor, percentile: float = 99.0, signed: bool = True) -> Scaled:
+    """Divide each map (N, ...) by the given percentile of its absolute values and clip to [-1, 1] or [0, 1].
+
+    A map whose values are all alike (zero, or constant when unsigned) becomes zeros and is marked degenerate.
+    """
+    flat = maps.flatten(1) if signed else (maps - maps.flatten(1).amin(1).view(-1, *[1] * (maps.ndim - 1))).flatten(1)
+    size = flat.abs()
+    span = torch.quantile(size, percentile / 100, dim=1) if size.numel() else size.sum(1)
+    span = torch.where(span > 0, span, size.amax(1) if size.numel() else span)  # a very sparse map: its largest value
+    degenerate = ~(span > 0) | ~span.isfinite()
+    divisor = torch.where(degenerate, torch.ones_like(span), span)
+    scaled = (flat / divisor[:, None]).clamp(-1 if signed else 0, 1)
+    return Scaled(torch.where(degenerate[:, None], torch.zeros_like(scaled), scaled).view_as(maps), degenerate)

@@ -1,0 +1,79 @@
+"""The loop under every iterative attack: climb, project, keep the last or the best, let finished samples leave."""
+
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from pellucid.maths.passes import gradient
+
+
+class Step(NamedTuple):
+    """What one evaluation of an objective tells: a value per row and, where success is defined, who succeeded."""
+
+    values: Tensor
+    finished: Tensor | None = None
+
+
+class Ascent(NamedTuple):
+    """Where an ascent ended: the points (N, ...) and, where they were evaluated, their values and who succeeded."""
+
+    x: Tensor
+    values: Tensor
+    finished: Tensor
+
+
+Evaluate = Callable[[Tensor, Tensor], Step]
+Move = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+def ascend(
+    evaluate: Evaluate,
+    start: Tensor,
+    move: Move,
+    steps: int,
+    *,
+    keep: Literal["last", "best"] = "last",
+    leave: bool = False,
+    judge: bool = False,
+) -> Ascent:
+    """Climb `steps` times from `start` (N, ...) and return the points reached.
+
+    evaluate(x', rows) gives the objective of the rows that are still in the batch; move(x', gradient, rows) the
+    next iterate, inside the ball and the box.
+    leave: rows that finished leave with the iterate at which they did, at no pass of their own: the forward of
+    a step is the check of the step before. keep="best" returns the iterate with the highest value. judge
+    evaluates the last iterate too (one forward more, as keep="best" needs anyway), so restarts can be compared.
+    """
+    rows = torch.arange(len(start), device=start.device)
+    point = start.detach()
+    wide = torch.promote_types(start.dtype, torch.float32)
+    best = Ascent(
+        point.clone(),
+        torch.full((len(start),), -torch.inf, dtype=wide, device=start.device),
+        torch.zeros(len(start), dtype=torch.bool, device=start.device),
+    )
+    for number in range(steps + (judge or keep == "best")):
+        if not len(rows):
+            break
+        moving = number < steps
+        point = point.detach().requires_grad_(moving)
+        with torch.set_grad_enabled(moving):
+            value, finished = evaluate(point, rows)
+        slope = gradient(value, point) if moving else None
+        point, value = point.detach(), value.detach().to(wide)
+        finished = torch.zeros_like(rows, dtype=torch.bool) if finished is None else finished
+        record = value > best.values[rows] if keep == "best" else torch.ones_like(finished)
+        record = record | finished if leave else record
+        best.x[rows[record]], best.values[rows[record]] = point[record], value[record]
+        best.finished[rows[record]] = finished[record]
+        if leave and bool(finished.any()):
+            rows, point = rows[~finished], point[~finished]
+            slope = None if slope is None else slope[~finished]
+        if slope is not None and len(rows):
+            with torch.no_grad():
+                point = move(point, slope, rows)
+    if keep == "last" and len(rows):
+        best.x[rows] = point
+    return best

@@ -1,0 +1,100 @@
+"""Anybody's network as a Classifier."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from pellucid.errors import InputError
+from pellucid.maths.passes import note_forward
+from pellucid.models.classifier import Classifier
+
+
+class Adapted(Classifier):
+    """A foreign module behind the Classifier's signature; made by `adapt`."""
+
+    def __init__(
+        self,
+        module: nn.Module,
+        mean: float | Sequence[float],
+        std: float | Sequence[float],
+        feature_layer: str | None,
+        head: nn.Linear | None,
+    ) -> None:
+        super().__init__(mean, std)
+        self.module = module
+        self.feature_layer = feature_layer
+        self.head = head
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the module's logits."""
+        note_forward(len(x))
+        logits = self.module(self.normalise(x))
+        if not isinstance(logits, Tensor) or logits.ndim != 2:
+            shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+            raise InputError(f"the adapted network must return logits (N, K); it returned {shape}")
+        return logits
+
+    def features(self, x: Tensor) -> Tensor:
+        """Return the output of the named layer, caught by a hook that lives inside this call only."""
+        if self.feature_layer is None:
+            raise InputError("no feature layer was named: adapt(module, feature_layer='...', head='...')")
+        caught: list[Tensor] = []
+        layer = self.module.get_submodule(self.feature_layer)
+        handle = layer.register_forward_hook(lambda _module, _inputs, output: caught.append(output.clone()))
+        try:
+            logits = self.module(x)
+        finally:
+            handle.remove()
+        if not caught or caught[-1].ndim != 4:
+            found = tuple(caught[-1].shape) if caught else "nothing"
+            raise InputError(f"layer {self.feature_layer!r} must give a map (N, D, h, w); it gave {found}")
+        if self.head is not None:
+            self._check_head(caught[-1].detach(), logits.detach())
+        return caught[-1]
+
+    def _check_head(self, features: Tensor, logits: Tensor) -> None:
+        """Refuse a head that does not turn pooled features into the module's logits: CAM would be wrong."""
+        assert self.head is not None
+        pooled = features.mean((2, 3))
+        if pooled.shape[1] == self.head.in_features:
+            with torch.no_grad():
+                if torch.allclose(self.head(pooled), logits, rtol=1e-2, atol=1e-3 * float(logits.abs().amax() + 1)):
+                    return
+        raise InputError(
+            f"the head is not the linear map from the pooled features of {self.feature_layer!r} to the logits; "
+            "name the last map before global average pooling, or leave the head out"
+        )
+
+
+def adapt(
+    module: nn.Module,
+    *,
+    mean: float | Sequence[float] = 0.0,
+    std: float | Sequence[float] = 1.0,
+    feature_layer: str | None = None,
+    head: str | None = None,
+) -> Classifier:
+    """Turn any module from images to logits (N, K) into a Classifier that takes images in [0, 1].
+
+    mean, std: the normalisation the module was trained with, per channel; the Classifier applies it.
+    feature_layer, head: names of submodules (as `named_modules` lists them) for maps such as CAM: the last
+    map before global average pooling and the linear layer after it. A Classifier is returned as it is.
+
+    Raises InputError for names that the module does not have, with those it has.
+
+    >>> from torch import nn
+    >>> net = adapt(nn.Sequential(nn.Flatten(), nn.Linear(4, 3)), mean=0.5, std=0.5)
+    >>> net(torch.full((2, 1, 2, 2), 0.5)).shape
+    torch.Size([2, 3])
+    """
+    if isinstance(module, Classifier):
+        return module
+    known = dict(module.named_modules())
+    for given in (feature_layer, head):
+        if given is not None and given not in known:
+            raise InputError(f"the module has no layer {given!r}; it has {', '.join(k for k in known if k)}")
+    linear = known[head] if head is not None else None
+    if linear is not None and not isinstance(linear, nn.Linear):
+        raise InputError(f"the head must be an nn.Linear; {head!r} is a {type(linear).__name__}")
+    return Adapted(module, mean, std, feature_layer, linear)

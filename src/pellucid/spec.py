@@ -1,0 +1,284 @@
+"""Descriptions: frozen dataclasses that are at once what one reads, what is stored and what is hashed.
+
+`register` files a dataclass under a kind and a name, and makes its constructor check and cast every field.
+`to_dict` / `from_dict` turn it into JSON and back, `digest` into the key under which its results are stored.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import importlib
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import MISSING, dataclass
+from fractions import Fraction as Ratio
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, get_type_hints
+
+from annotated_types import Ge, Gt, Le
+from pydantic import BeforeValidator, ConfigDict, TypeAdapter, ValidationError
+
+from pellucid.errors import SpecError
+
+# Where the methods of a kind live: imported when a name of that kind is first looked up.
+HOMES = {
+    "attack": "pellucid.attacks",
+    "interpreter": "pellucid.interpreters",
+    "defence": "pellucid.defences",
+    "model": "pellucid.models",
+    "data": "pellucid.data",
+    "optimiser": "pellucid.optimisers",
+    "ramp": "pellucid.schedule",
+    "task": "pellucid.tasks",
+}
+
+_REGISTRY: dict[str, dict[str, type]] = {kind: {} for kind in HOMES}
+_C = TypeVar("_C", bound=type)
+
+
+# ---------------------------------------------------------------------------------------------- field types
+
+
+def read_number(value: Any) -> Any:
+    """Read text such as "8/255" or "1e-3" as a number, without evaluating it; refuse True as a number."""
+    if isinstance(value, bool):
+        raise ValueError("a number is needed, not a truth value")
+    if isinstance(value, str):
+        above, slash, below = value.partition("/")
+        try:
+            number = float(above) / float(below) if slash else float(above)
+        except (ValueError, ZeroDivisionError):
+            raise ValueError(f"{value!r} is not a number (written like 0.1, 1e-3 or 8/255)") from None
+        return int(above) if not slash and above.strip().lstrip("+-").isdigit() else number
+    return value
+
+
+def _finite(value: Any) -> Any:
+    value = read_number(value)
+    if isinstance(value, (int, float)) and not math.isfinite(value):
+        raise ValueError("a finite number is needed")
+    return value + 0.0 if isinstance(value, (int, float)) else value  # -0.0 becomes 0.0: one digest
+
+
+def read_flag(value: Any) -> Any:
+    """Read the words true/false, yes/no, on/off as a truth value."""
+    words = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+    return words.get(value.lower(), value) if isinstance(value, str) else value
+
+
+def read_sequence(value: Any) -> Any:
+    """Read "0,0.1,0.2" as a tuple of its parts; lists become tuples."""
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    return tuple(value) if isinstance(value, list) else value
+
+
+Real = Annotated[float, BeforeValidator(_finite)]
+NonNegative = Annotated[float, Ge(0), BeforeValidator(_finite)]
+Positive = Annotated[float, Gt(0), BeforeValidator(_finite)]
+Share = Annotated[float, Ge(0), Le(1), BeforeValidator(_finite)]
+Whole = Annotated[int, Ge(0), BeforeValidator(read_number)]
+Count = Annotated[int, Ge(1), BeforeValidator(read_number)]
+Flag = Annotated[bool, BeforeValidator(read_flag)]
+Reals = Annotated[tuple[Real, ...], BeforeValidator(read_sequence)]
+Wholes = Annotated[tuple[Whole, ...], BeforeValidator(read_sequence)]
+
+# A field that says where something lies, not what it is: recorded, not hashed.
+NOT_HASHED: Mapping[str, bool] = {"hashed": False}
+
+
+@dataclass(frozen=True)
+class Member:
+    """Marks a field that holds a registered description; its bare name or its dictionary are read as well."""
+
+    kind: str
+
+    def read(self, value: Any) -> Any:
+        """Return the description that `value` is, names, or spells out."""
+        if isinstance(value, (str, Mapping)):
+            try:
+                return from_dict(value, self.kind)
+            except SpecError as error:
+                raise ValueError(str(error)) from None
+        if kind_of(value) != self.kind:
+            raise ValueError(f"one of the {self.kind}s is needed ({', '.join(names(self.kind))})")
+        return value
+
+
+def member(kind: str) -> Any:
+    """Return the annotation of a field that holds one registered description of `kind`."""
+    return BeforeValidator(Member(kind).read)
+
+
+# ------------------------------------------------------------------------------------------------- registry
+
+
+def register(kind: str, name: str) -> Callable[[_C], _C]:
+    """File a frozen dataclass under `kind` and `name`, and have its constructor check and cast its fields.
+
+    A method `check(self)` of the class, where there is one, runs after the fields were cast.
+    """
+
+    def file(cls: _C) -> _C:
+        if not dataclasses.is_dataclass(cls) or not cls.__dataclass_params__.frozen:  # type: ignore[attr-defined]
+            raise TypeError(f"{cls.__name__} must be a frozen dataclass to be registered")
+        if kind not in _REGISTRY:
+            raise TypeError(f"there is no kind {kind!r}; kinds are {', '.join(_REGISTRY)}")
+        known = _REGISTRY[kind].get(name)
+        if known is not None and (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
+            raise TypeError(f"the {kind} {name!r} is already {known.__module__}.{known.__qualname__}")
+        _REGISTRY[kind][name] = cls
+        cls._registered_as = (kind, name)  # type: ignore[attr-defined]
+        cls.__init__ = _checked(cls)  # type: ignore[misc]
+        return cls
+
+    return file
+
+
+def _checked(cls: type) -> Callable[..., None]:
+    plain = cls.__init__  # type: ignore[misc]
+
+    @functools.wraps(plain)
+    def construct(self: Any, *args: Any, **given: Any) -> None:
+        known = [f.name for f in dataclasses.fields(cls) if f.init]
+        unknown = [key for key in given if key not in known]
+        if unknown:
+            raise SpecError(f"{title(cls)} has no field {unknown[0]!r}; its fields are {', '.join(known) or 'none'}")
+        required = [f.name for f in dataclasses.fields(cls) if f.default is MISSING and f.default_factory is MISSING]
+        missing = [key for key in required if key not in given] if not args else []
+        if missing:
+            raise SpecError(f"{title(cls)} needs {', '.join(missing)}")
+        plain(self, *args, **given)
+        for key, adapter in _adapters(cls).items():
+            object.__setattr__(self, key, _cast(cls, key, adapter, getattr(self, key)))
+        if hasattr(self, "check"):
+            self.check()
+
+    return construct
+
+
+@functools.cache
+def _adapters(cls: type) -> dict[str, TypeAdapter[Any]]:
+    hints = get_type_hints(cls, include_extras=True)
+    strict = ConfigDict(strict=True, arbitrary_types_allowed=True)
+    return {f.name: TypeAdapter(hints[f.name], config=strict) for f in dataclasses.fields(cls)}
+
+
+def _cast(cls: type, key: str, adapter: TypeAdapter[Any], value: Any) -> Any:
+    try:
+        return adapter.validate_python(value)
+    except ValidationError as error:
+        why = error.errors(include_url=False)[0]["msg"].removeprefix("Value error, ").removeprefix("Input ")
+        shown = "" if kind_of(value) or isinstance(value, Mapping) else f" (got {value!r})"
+        raise SpecError(f"{title(cls)}.{key}: {why}{shown}") from None
+
+
+def title(cls: type) -> str:
+    """Return the name under which a registered class is addressed, such as "attack pgd"."""
+    return " ".join(getattr(cls, "_registered_as", (cls.__name__,)))
+
+
+def kind_of(value: Any) -> str | None:
+    """Return the kind of a description, None for anything else."""
+    return getattr(type(value), "_registered_as", (None,))[0]
+
+
+def name_of(value: Any) -> str:
+    """Return the name under which a description's class is registered."""
+    return str(type(value)._registered_as[1])  # type: ignore[attr-defined]
+
+
+def names(kind: str) -> list[str]:
+    """Return the registered names of a kind, sorted."""
+    importlib.import_module(HOMES[kind])
+    return sorted(_REGISTRY[kind])
+
+
+def entries(kind: str) -> Iterator[tuple[str, type]]:
+    """Yield (name, class) of everything registered under a kind."""
+    for name in names(kind):
+        yield name, _REGISTRY[kind][name]
+
+
+def lookup(kind: str, name: str) -> type:
+    """Return the class registered under `kind` and `name`; raise SpecError that lists the known names."""
+    if kind not in HOMES:
+        raise SpecError(f"there is no kind {kind!r}; known kinds: {', '.join(HOMES)}")
+    known = names(kind)
+    if name not in _REGISTRY[kind]:
+        raise SpecError(f"there is no {kind} called {name!r}; known: {', '.join(known)}")
+    return _REGISTRY[kind][name]
+
+
+# ---------------------------------------------------------------------------------------------- dictionaries
+
+
+def to_dict(value: Any) -> Any:
+    """Turn a description into plain JSON values: `{"attack": "pgd", "eps": ...}`, defaults included."""
+    if kind_of(value):
+        kind, name = type(value)._registered_as
+        return {kind: name} | {f.name: to_dict(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, (tuple, list)):
+        return [to_dict(part) for part in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def from_dict(value: Any, kind: str | None = None) -> Any:
+    """Turn what `to_dict` gave, or the bare name of a description of `kind`, into the description.
+
+    Raises SpecError for unknown names (known ones listed), unknown fields, wrong types and missing kinds.
+    """
+    if isinstance(value, str) and kind is not None:
+        return lookup(kind, value)()
+    if not isinstance(value, Mapping):
+        raise SpecError(f"a {kind or 'description'} must be a name or a table of fields, not {value!r}")
+    tag = kind if kind in value else next((key for key in value if key in HOMES and isinstance(value[key], str)), None)
+    if tag is None or (kind is not None and tag != kind) or not isinstance(value[tag], str):
+        raise SpecError(f"a description needs its kind, such as {{{kind or 'attack'!r}: NAME}}; got {dict(value)!r}")
+    fields = {key: _inner(part) for key, part in value.items() if key != tag}
+    return lookup(tag, value[tag])(**fields)
+
+
+def _inner(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        tagged = any(key in HOMES and isinstance(part, str) for key, part in value.items())
+        return from_dict(value) if tagged else {key: _inner(part) for key, part in value.items()}
+    return tuple(_inner(part) for part in value) if isinstance(value, (list, tuple)) else value
+
+
+# -------------------------------------------------------------------------------------------------- digests
+
+
+@functools.lru_cache(maxsize=4096)
+def digest(value: Any) -> str:
+    """Return the SHA-256 (hex) of a description's canonical JSON.
+
+    All fields with their defaults count, and the class's `version` (default 1, raised when its behaviour
+    changes); nested tasks count by their own digest. Fields marked NOT_HASHED do not count.
+    """
+    text = json.dumps(_canonical(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _canonical(value: Any, inside: bool = False) -> Any:
+    if not kind_of(value):
+        return [_canonical(part, True) for part in value] if isinstance(value, (tuple, list)) else to_dict(value)
+    if inside and kind_of(value) == "task":
+        return digest(value)
+    hashed = [f for f in dataclasses.fields(value) if f.metadata.get("hashed", True)]
+    fields = {f.name: _canonical(getattr(value, f.name), True) for f in hashed}
+    return {"is": list(type(value)._registered_as), "version": getattr(value, "version", 1), "fields": fields}
+
+
+def fraction(value: float, limit: int = 256) -> str:
+    """Write a number as people in the field do: 0.031372549 as "8/255", others with up to four digits.
+
+    >>> fraction(8 / 255), fraction(0.1), fraction(0.25)
+    ('8/255', '0.1', '0.25')
+    """
+    if value and abs(value - round(value, 4)) > 1e-9:
+        ratio = Ratio(value * 255).limit_denominator(4)
+        if abs(float(ratio) / 255 - value) < 1e-9:
+            return f"{ratio}/255" if ratio.denominator == 1 else f"{float(ratio):g}/255"
+    return f"{value:.4g}"
