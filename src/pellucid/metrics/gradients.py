@@ -1,0 +1,70 @@
+"""How strongly a network's loss and log-probabilities depend on its input."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pellucid.errors import InputError
+from pellucid.guard import check_images, check_labels, frozen
+from pellucid.interpreters import Gradient
+
+
+class GradientNorms(NamedTuple):
+    """Norms of the loss gradient at the true label and at the next one, each (N,)."""
+
+    true: Tensor
+    next: Tensor
+
+
+def gradient_norms(model: nn.Module, x: Tensor, y: Tensor, batch_size: int = 100) -> GradientNorms:
+    """Return the norm of each image's loss gradient, at the true label and at the next one; lower is better.
+
+    ||grad_x H(y, yhat)||_2 and ||grad_x H(y', yhat)||_2, y' = (y + 1) mod K, the directions of FGSM and of
+    TGSM.
+
+    x (N, C, H, W) in [0, 1], y (N,) -> two float64 (N,), >= 0, in units of 1/[0, 1]; exactly 0 where the
+    gradient underflows (a distilled network), so logarithmic axes need a floor. Eval mode, temperature 1, per
+    example. Raises InputError for images outside [0, 1] and labels out of range. Source: Ross & Doshi-Velez
+    2018, Figure 4. Deviation: the authors' notebook differentiates the mean of 1,000 examples, so its norms
+    are 1/1000 of these.
+
+    >>> network = nn.Flatten()  # the logits are the pixels: grad H = yhat - y
+    >>> norms = gradient_norms(network, torch.zeros(1, 1, 1, 2), torch.tensor([0]))
+    >>> round(norms.true.item(), 4), round(norms.next.item(), 4)
+    (0.7071, 0.7071)
+    """
+    x = check_images(x)
+    y = check_labels(y, len(x))
+    if y.ndim != 1:
+        raise InputError(f"labels must be (N,); got shape {tuple(y.shape)}")
+    norms = [torch.zeros(0, 2, dtype=torch.float64, device=x.device)]
+    interpreter = Gradient(score="cross_entropy")
+    for part, labels in zip(torch.split(x, batch_size), torch.split(y, batch_size)) if len(x) else ():
+        with frozen(model), torch.no_grad():
+            classes = model(part[:1]).shape[1]
+        check_labels(labels, len(part), classes)
+        maps = interpreter(model, part, torch.stack([labels, (labels + 1) % classes], 1))
+        norms.append(maps.double().flatten(2).norm(dim=2))  # float64: squares of small gradients underflow
+    true, following = torch.cat(norms).unbind(1)
+    return GradientNorms(true, following)
+
+
+def log_probabilities(model: nn.Module, x: Tensor, batch_size: int = 500) -> Tensor:
+    """Return the logarithms of all predicted probabilities, whose spread shows how smooth predictions are.
+
+    log yhat_k = f_k(x) - log sum_j exp f_j(x), at temperature 1 and in eval mode.
+
+    x (N, C, H, W) in [0, 1] -> (N, K), <= 0, float32 at least. Neither high nor low is good; a distilled
+    network reaches -800, others stay above about -50. Raises InputError for images outside [0, 1]. Source:
+    Ross & Doshi-Velez 2018, Figure 4 (bottom row).
+
+    >>> log_probabilities(nn.Flatten(), torch.zeros(1, 1, 1, 2)).exp()
+    tensor([[0.5000, 0.5000]])
+    """
+    x = check_images(x)
+    with frozen(model), torch.no_grad():
+        logits = torch.cat([model(part) for part in torch.split(x, batch_size)])
+    wide = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
+    return functional.log_softmax(wide, 1)

@@ -1,0 +1,100 @@
+"""How alike two saliency maps are."""
+
+from typing import NamedTuple
+
+import torch
+from scipy import stats
+from torch import Tensor
+
+from pellucid.errors import InputError
+from pellucid.metrics.statistics import Interval, bootstrap_mean
+
+_BUDGET = 1 << 24  # pairs held at a time
+
+
+def kendall_tau(a: Tensor, b: Tensor) -> Tensor:
+    """Return the rank correlation (Kendall's tau-b) of two maps, per image; higher means more alike.
+
+    tau = (P - Q) / sqrt((n0 - n_a)(n0 - n_b)): P concordant and Q discordant pairs of positions, n0 =
+    D(D-1)/2 pairs, n_a and n_b pairs tied in a and in b.
+
+    a, b (N, D), or (N, ...) which is flattened -> float64 (N,) in [-1, 1] on the same device, NaN where a map
+    is constant (it ranks nothing) or contains NaN. Raises InputError where the shapes differ. On CPU through
+    SciPy in O(D log D) per image; on other devices over all pairs, in parts. Source: Kendall 1945; Boopathy
+    et al. 2020, section 5 (Table 3).
+
+    >>> maps = torch.tensor([[1.0, 2.0, 3.0], [1.0, 2.0, 3.0]])
+    >>> kendall_tau(maps, torch.tensor([[2.0, 4.0, 9.0], [3.0, 2.0, 1.0]]))
+    tensor([ 1., -1.], dtype=torch.float64)
+    """
+    if a.shape != b.shape or a.ndim < 2:
+        raise InputError(f"maps must have the same shape (N, D); got {tuple(a.shape)} and {tuple(b.shape)}")
+    a, b = a.detach().flatten(1), b.detach().flatten(1)
+    if a.device != b.device:
+        raise InputError(f"maps must lie on one device; got {a.device} and {b.device}")
+    return _tau_by_sorting(a, b) if a.device.type == "cpu" else _tau_by_pairs(a, b)
+
+
+def _tau_by_sorting(a: Tensor, b: Tensor) -> Tensor:
+    left, right = a.double().numpy(), b.double().numpy()
+    taus = [
+        float(stats.kendalltau(u, v, method="asymptotic").statistic) if len(u) > 1 else float("nan")
+        for u, v in zip(left, right)
+    ]
+    return torch.tensor(taus, dtype=torch.float64)
+
+
+def _tau_by_pairs(a: Tensor, b: Tensor, budget: int = _BUDGET) -> Tensor:
+    """Compare every position with every other one; `budget` bounds the pairs held at a time."""
+    n, positions = a.shape
+    score = torch.zeros(
+        3, n, dtype=torch.float64, device=a.device
+    )  # P - Q, untied pairs of a, untied pairs of b
+    images = max(1, budget // max(1, positions * positions))
+    width = max(1, budget // max(1, images * positions))
+    for rows in torch.split(torch.arange(n, device=a.device), images):
+        for columns in torch.split(torch.arange(positions, device=a.device), width):
+            order_a, order_b = _order(a[rows], columns), _order(b[rows], columns)
+            for number, pairs in enumerate((order_a * order_b, order_a.abs(), order_b.abs())):
+                score[number, rows] += pairs.sum((1, 2), dtype=torch.int64).double()
+    tau = score[0] / (score[1].sqrt() * score[2].sqrt())
+    known = ~(a.isnan() | b.isnan()).any(1)
+    return torch.where(known, tau, torch.nan)
+
+
+def _order(maps: Tensor, columns: Tensor) -> Tensor:
+    one, other = maps[:, columns, None], maps[:, None, :]
+    return (one > other).to(torch.int8) - (one < other).to(torch.int8)  # a difference could underflow
+
+
+class Stability(NamedTuple):
+    """Mean tau with its interval, how many images it rests on, and how many kept ones had no tau."""
+
+    tau: Interval
+    kept: int
+    undefined: int
+
+
+def stability(tau: Tensor, kept: Tensor, confidence: float = 0.95, seed: int = 0) -> Stability:
+    """Return the mean rank correlation over the images that were kept; higher means more stable maps.
+
+    (1/|S|) sum_{n in S} tau_n, S = {n kept, tau_n defined}; kept: images whose predicted class did not
+    change.
+
+    tau (N,), kept bool (N,) -> mean with bootstrap interval; `kept` is |S| (look at it: for weak networks a
+    mean may rest on one image), `undefined` counts kept images without a tau (constant maps), which are left
+    out. With no image left the mean is NaN (the authors' code gives 0). Raises InputError where the shapes
+    differ. Source: Boopathy et al. 2020, Table 3 and authors' code.
+
+    >>> result = stability(torch.tensor([0.5, 0.7, -1.0]), torch.tensor([True, True, False]))
+    >>> round(result.tau.value, 3), result.kept
+    (0.6, 2)
+    """
+    if tau.shape != kept.shape or tau.ndim != 1 or kept.dtype != torch.bool:
+        raise InputError(
+            f"tau and kept must both be (N,), kept of truth values; got {tuple(tau.shape)} and "
+            f"{tuple(kept.shape)} ({kept.dtype})"
+        )
+    chosen = tau[kept.to(tau.device)]
+    defined = chosen[~chosen.isnan()]
+    return Stability(bootstrap_mean(defined, confidence, seed), len(defined), len(chosen) - len(defined))

@@ -1,0 +1,185 @@
+"""Accuracy, clean and under attack: along epsilon, and from network to network."""
+
+import dataclasses
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pellucid.errors import InputError
+from pellucid.guard import check_images, check_labels, frozen
+from pellucid.metrics.statistics import Interval, wilson
+from pellucid.protocols import Attack
+from pellucid.rng import Stream
+
+
+def predict(model: nn.Module, x: Tensor, batch_size: int = 500) -> Tensor:
+    """Return the predicted classes in eval mode: argmax_k f_k(x).
+
+    x (N, C, H, W) in [0, 1] -> int64 (N,) on the device of x. The network is left as it was found.
+    Raises InputError for images outside [0, 1].
+
+    >>> predict(nn.Flatten(), torch.tensor([[[[0.1, 0.9]]], [[[0.8, 0.2]]]]))
+    tensor([1, 0])
+    """
+    x = check_images(x)
+    with frozen(model), torch.no_grad():
+        parts = [model(part).argmax(1) for part in torch.split(x, batch_size)] if len(x) else []
+    return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.int64, device=x.device)
+
+
+def accuracy(predictions: Tensor, labels: Tensor, confidence: float = 0.95) -> Interval:
+    """Return the share of right predictions with its Wilson interval; higher is better.
+
+    (1/N) sum_n [prediction_n = y_n]; misclassified clean images count as errors.
+
+    predictions (N,), labels (N,), both int64 -> three numbers in [0, 1], NaN for N = 0.
+    Raises InputError where the shapes differ. Source: Ross & Doshi-Velez 2018, Figure 1; Wilson 1927.
+
+    >>> accuracy(torch.tensor([0, 1, 1, 2]), torch.tensor([0, 1, 2, 2])).value
+    0.75
+    """
+    if predictions.shape != labels.shape or predictions.ndim != 1:
+        raise InputError(
+            "predictions and labels must both be (N,); "
+            f"got {tuple(predictions.shape)} and {tuple(labels.shape)}"
+        )
+    return wilson(int((predictions == labels.to(predictions.device)).sum()), len(labels), confidence)
+
+
+def accuracy_curve(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    attack: Attack,
+    epsilons: Sequence[float],
+    rng: Stream | None = None,
+    batch_size: int = 500,
+) -> Tensor:
+    """Return the predictions under a white-box attack, for each epsilon: the curve is `accuracy` of each row.
+
+    prediction_{e,n} = argmax_k f_k(attack_{eps_e}(f, x_n, y_n)); accuracy_e = (1/N) sum_n [prediction_{e,n} =
+    y_n], higher is better.
+
+    x (N, C, H, W) in [0, 1], y (N,), epsilons (E) ascending in the attack's unit -> int64 (E, N). Images
+    leave the attack once they are misclassified, so one that is misclassified at any iterate counts as an
+    error; at eps 0 no attack is run. Each eps is a run of its own from the clean images. Random numbers
+    depend on the position in x, not on the batch. Raises InputError for an attack without eps, and for
+    epsilons that do not ascend. Source: Ross & Doshi-Velez 2018, Figure 1 (diagonal); Boopathy et al. 2020,
+    Table 1.
+
+    >>> from pellucid.attacks import FGSM
+    >>> x, y = torch.tensor([[[[0.1, 0.9]]], [[[0.6, 0.4]]]]), torch.tensor([1, 0])
+    >>> accuracy_curve(nn.Flatten(), x, y, FGSM(eps=0.0), [0.0, 0.2])
+    tensor([[1, 0],
+            [1, 1]])
+    """
+    grid = _variants(attack, epsilons)
+    x = check_images(x)
+    y = check_labels(y, len(x))
+    out = torch.empty(len(grid), len(x), dtype=torch.int64, device=x.device)
+    for rows in _batches(x, batch_size):
+        examples = _examples(
+            model, x[rows], y[rows], grid, (rng or Stream()).take(rows), stop_when_fooled=True
+        )
+        for number, x_adv in enumerate(examples):
+            out[number, rows] = predict(model, x_adv, batch_size)
+    return out
+
+
+def transfer_predictions(
+    makers: Sequence[nn.Module],
+    judges: Sequence[nn.Module],
+    x: Tensor,
+    y: Tensor,
+    attack: Attack,
+    epsilons: Sequence[float],
+    rng: Stream | None = None,
+    batch_size: int = 500,
+) -> Tensor:
+    """Return what every network predicts for the adversarial images made on every network.
+
+    prediction_{m,j,e,n} = argmax_k f^j_k(attack_{eps_e}(f^m, x_n, y_n)).
+
+    x (N, C, H, W) in [0, 1], y (N,), epsilons (E) ascending -> int64 (makers, judges, E, N). Attacks run all
+    their steps and hand over what they return by default (the last iterate), also where the maker is fooled
+    early: examples made to transfer are not cut short. All networks lie on the device of x.
+    Raises InputError for an attack without eps, and for epsilons that do not ascend.
+    Source: Ross & Doshi-Velez 2018, Figures 1-3 (columns are makers, curves judges).
+
+    >>> from pellucid.attacks import FGSM
+    >>> x, y = torch.tensor([[[[0.1, 0.9]]], [[[0.6, 0.4]]]]), torch.tensor([1, 0])
+    >>> makers, judges = [nn.Flatten()], [nn.Flatten(), nn.Flatten()]
+    >>> transfer_predictions(makers, judges, x, y, FGSM(eps=0.1), [0.0, 0.2]).shape
+    torch.Size([1, 2, 2, 2])
+    """
+    grid = _variants(attack, epsilons)
+    x = check_images(x)
+    y = check_labels(y, len(x))
+    out = torch.empty(len(makers), len(judges), len(grid), len(x), dtype=torch.int64, device=x.device)
+    for rows in _batches(x, batch_size):
+        for m, maker in enumerate(makers):
+            examples = _examples(
+                maker, x[rows], y[rows], grid, (rng or Stream()).take(rows), stop_when_fooled=False
+            )
+            for e, x_adv in enumerate(examples):
+                for j, judge in enumerate(judges):
+                    out[m, j, e, rows] = predict(judge, x_adv, batch_size)
+    return out
+
+
+def transfer_matrix(
+    predictions: Tensor, labels: Tensor, confidence: float = 0.95
+) -> list[list[list[Interval]]]:
+    """Return the accuracy of every judge on every maker's examples, `matrix[maker][judge][epsilon]`.
+
+    (1/N) sum_n [prediction_{m,j,e,n} = y_n] with Wilson intervals; higher is better (for the judge).
+
+    predictions (makers, judges, E, N), labels (N,) -> intervals in [0, 1]. Raises InputError for other
+    shapes. Source: Ross & Doshi-Velez 2018, Figures 1-3.
+
+    >>> matrix = transfer_matrix(torch.tensor([[[[0, 1], [1, 1]]]]), torch.tensor([0, 1]))
+    >>> [point.value for point in matrix[0][0]]
+    [1.0, 0.5]
+    """
+    if predictions.ndim != 4 or labels.shape != predictions.shape[3:]:
+        raise InputError(
+            "predictions must be (makers, judges, epsilons, N) and labels (N,); "
+            f"got {tuple(predictions.shape)} and {tuple(labels.shape)}"
+        )
+    return [
+        [[accuracy(row, labels, confidence) for row in judge] for judge in maker] for maker in predictions
+    ]
+
+
+def _variants(attack: Attack, epsilons: Sequence[float]) -> list[Attack | None]:
+    """Return the attack with each eps, None where it is 0 and nothing is to be done."""
+    described: Any = attack
+    fields: set[str] = (
+        {f.name for f in dataclasses.fields(described)} if dataclasses.is_dataclass(attack) else set()
+    )
+    if "eps" not in fields:
+        name = type(attack).__name__
+        raise InputError(f"a curve over epsilon needs an attack with the field eps; {name} has none")
+    if any(b <= a for a, b in itertools.pairwise(epsilons)):
+        raise InputError(f"epsilons must ascend, each once; got {', '.join(f'{e:g}' for e in epsilons)}")
+    return [None if eps == 0 else dataclasses.replace(described, eps=eps) for eps in epsilons]
+
+
+def _examples(
+    model: nn.Module, x: Tensor, y: Tensor, grid: Sequence[Attack | None], rng: Stream, stop_when_fooled: bool
+) -> Iterator[Tensor]:
+    """Yield the adversarial images of one batch for each eps of the grid.
+
+    The one place that sees all epsilons of a batch at once: work that they share belongs here.
+    """
+    for attack in grid:
+        yield x if attack is None else attack(model, x, y, rng=rng, stop_when_fooled=stop_when_fooled)
+
+
+def _batches(x: Tensor, batch_size: int) -> tuple[Tensor, ...]:
+    if batch_size < 1:
+        raise InputError(f"batch_size must be at least 1; got {batch_size}")
+    return torch.split(torch.arange(len(x), device=x.device), batch_size) if len(x) else ()
