@@ -1,23 +1,32 @@
 """One part of a data set: images as 8-bit pixels, labels, and where they come from."""
 
 from dataclasses import dataclass, replace
+from typing import Literal, Protocol, get_args, runtime_checkable
 
 import torch
 from torch import Tensor
+
+from pellucid.data.encoded import Encoded
+from pellucid.errors import DataError
+
+Part = Literal["train", "validation", "test"]
+PARTS: tuple[Part, ...] = get_args(Part)
 
 
 @dataclass(frozen=True)
 class Split:
     """Images (N, C, H, W) with labels (N,) and class names; `images(rows)` gives float32 in [0, 1].
 
+    `pixels` are uint8; for sets too large for memory they are an `Encoded`, indexed by rows in the same way.
     `value_range` is the range of the data in the papers' units: pixel value v of the papers is
     low + (high - low) * x. `cut` says in words which part of which published split this is; `sha256` is over
-    pixels and labels.
+    pixels and labels (encoded images and labels where `pixels` is an `Encoded`).
+    Loaded splits are shared between callers: their tensors are read, never written.
     """
 
     name: str
     part: str
-    pixels: Tensor
+    pixels: Tensor | Encoded
     labels: Tensor
     classes: tuple[str, ...]
     sha256: str
@@ -36,9 +45,24 @@ class Split:
 
     def images(self, rows: Tensor | slice | None = None) -> Tensor:
         """Return float32 images in [0, 1], of some rows or of all."""
-        chosen = self.pixels if rows is None else self.pixels[rows]
+        chosen = self.pixels[slice(None) if rows is None else rows]
         return chosen.to(torch.float32) / 255
 
     def to(self, device: torch.device | str) -> "Split":
         """Return the split with pixels and labels on a device."""
         return replace(self, pixels=self.pixels.to(device), labels=self.labels.to(device))
+
+
+@runtime_checkable
+class Data(Protocol):
+    """The description of a data set; `load` gives one of its three parts."""
+
+    def load(self, part: Part) -> Split:
+        """Return the part; raise DataError if the set is missing or unreadable."""
+        ...
+
+
+def check_part(part: str) -> None:
+    """Raise DataError unless `part` is one of the three parts."""
+    if part not in PARTS:
+        raise DataError(f"a data set has the parts train, validation and test, not {part!r}")

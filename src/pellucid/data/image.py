@@ -1,0 +1,86 @@
+"""Decoding: encoded images become 8-bit pixels of one mode and one size."""
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from pellucid.errors import DataError
+
+Fit = Literal["stretch", "crop"]
+GREY = ("1", "L")
+
+
+@dataclass(frozen=True)
+class Form:
+    """What every image of a set is turned into: channels (1 or 3), height and width.
+
+    `resize` False means that images of another size are refused. fit="stretch" scales both sides,
+    "crop" scales the shorter side and takes the centre; both bilinearly.
+    """
+
+    channels: int
+    size: tuple[int, int]
+    resize: bool = False
+    fit: Fit = "stretch"
+
+
+def open_image(data: bytes | None, where: str) -> Image.Image:
+    """Return the image, its header read; raise DataError that names it if it cannot be opened."""
+    try:
+        return Image.open(io.BytesIO(data or b""))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        raise DataError(f"{where} is not a readable image; fetch it again or take it out") from None
+
+
+def decode(data: bytes | None, form: Form, where: str) -> NDArray[np.uint8]:
+    """Return one image as pixels (C, H, W); raise DataError if it is unreadable or of another size."""
+    image = open_image(data, where)
+    height, width = form.size
+    if not form.resize and image.size != (width, height):
+        found = f"{image.size[1]}x{image.size[0]}"
+        raise DataError(f"{where} is {found} where others are {height}x{width}: give size=(height, width) to resize all")
+    try:
+        image = image.convert("L" if form.channels == 1 else "RGB")
+        if form.resize:
+            image = fitted(image, height, width, form.fit)
+    except (OSError, ValueError, SyntaxError):
+        raise DataError(f"{where} is truncated or corrupt; fetch it again or take it out") from None
+    pixels = np.asarray(image)
+    return pixels[None] if form.channels == 1 else pixels.transpose(2, 0, 1)
+
+
+def fitted(image: Image.Image, height: int, width: int, fit: Fit) -> Image.Image:
+    """Return the image at the given size; with fit="crop" its proportions are kept and the centre is taken."""
+    if image.size == (width, height):
+        return image
+    if fit == "stretch":
+        return image.resize((width, height), Image.Resampling.BILINEAR)
+    scale = max(width / image.width, height / image.height)
+    inner = (max(width, round(image.width * scale)), max(height, round(image.height * scale)))
+    left, top = (inner[0] - width) // 2, (inner[1] - height) // 2
+    return image.resize(inner, Image.Resampling.BILINEAR).crop((left, top, left + width, top + height))
+
+
+def decode_rows(column: Any, rows: Tensor, form: Form, where: Sequence[str]) -> Tensor:
+    """Return pixels uint8 (N, C, H, W) of some rows of an Arrow column of encoded images."""
+    pixels = np.empty((len(rows), form.channels, *form.size), dtype=np.uint8)
+    for place, row in enumerate(rows.tolist()):
+        pixels[place] = decode(column[row].as_py(), form, name_of_row(where, row))
+    return torch.from_numpy(pixels)
+
+
+def name_of_row(where: Sequence[str], row: int) -> str:
+    """Return how an error names an image: its file where each has one, else its number in the split."""
+    return where[row] if len(where) > 1 else f"image {row} of {where[0]}"
+
+
+def all_grey(column: Any, where: Sequence[str]) -> bool:
+    """Say whether every image of an Arrow column is grey; only headers are read."""
+    return all(open_image(cell.as_py(), name_of_row(where, i)).mode in GREY for i, cell in enumerate(column))

@@ -1,0 +1,38 @@
+"""Steps that every data set shares: cutting to the first images and the checksum."""
+
+import hashlib
+
+from torch import Tensor
+
+from pellucid.data.encoded import Encoded
+from pellucid.errors import DataError
+from pellucid.rng import permutation
+
+
+def limited(rows: Tensor, labels: Tensor, limit: int | None, words: str, what: str) -> tuple[Tensor, str]:
+    """Keep the first `limit` rows, and say so in the words; raise DataError if there are fewer.
+
+    Where the images are sorted by class, the first ones would show the first classes only: then they are taken
+    from a seeded order.
+    """
+    if limit is None:
+        return rows, words
+    if limit > len(rows):
+        raise DataError(f"{what} has {len(rows):,} images, {limit:,} were asked for")
+    chosen = labels[rows]
+    if len(rows) > limit and chosen[0] != chosen[-1] and bool((chosen[1:] >= chosen[:-1]).all()):
+        rows = rows[permutation(len(rows), seed=0)]
+        words = f"{words}, in an order of seed 0 as they are sorted by class"
+    return rows[:limit], f"the first {limit:,} of: {words}"
+
+
+def sha256_of(pixels: Tensor | Encoded, labels: Tensor) -> str:
+    """Return the SHA-256 (hex) over the bytes of the pixels, or of the encoded images, and of the int64 labels."""
+    digest = hashlib.sha256()
+    if isinstance(pixels, Encoded):
+        for row in pixels.rows.tolist():
+            digest.update(pixels.column[row].as_py())
+    else:
+        digest.update(memoryview(pixels.contiguous().numpy()).cast("B") if pixels.numel() else b"")
+    digest.update(labels.contiguous().numpy().tobytes())
+    return digest.hexdigest()
