@@ -57,7 +57,7 @@ def _tau_by_pairs(a: Tensor, b: Tensor, budget: int = _BUDGET) -> Tensor:
             order_a, order_b = _order(a[rows], columns), _order(b[rows], columns)
             for number, pairs in enumerate((order_a * order_b, order_a.abs(), order_b.abs())):
                 score[number, rows] += pairs.sum((1, 2), dtype=torch.int64).double()
-    tau = score[0] / (score[1].sqrt() * score[2].sqrt())
+    tau = (score[0] / (score[1].sqrt() * score[2].sqrt())).clamp(-1, 1)  # the last bit of the roots
     known = ~(a.isnan() | b.isnan()).any(1)
     return torch.where(known, tau, torch.nan)
 

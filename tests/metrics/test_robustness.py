@@ -1,0 +1,137 @@
+import copy
+import dataclasses
+
+import pytest
+import torch
+from torch import nn
+
+from pellucid.attacks import FGSM, PGD
+from pellucid.errors import InputError
+from pellucid.maths import counted
+from pellucid.metrics import accuracy, accuracy_curve, predict, transfer_matrix, transfer_predictions, wilson
+from pellucid.rng import Stream
+
+
+@pytest.fixture
+def images(generator):
+    return torch.rand(20, 1, 3, 4, generator=generator, dtype=torch.float64) * 0.6 + 0.2
+
+
+class Remembering:
+    """Stands for an attack without the field eps."""
+
+    def __call__(self, model, x, y, **_):
+        return x
+
+
+def test_predict_is_the_argmax_in_eval_mode_and_leaves_the_network_alone(images):
+    network = nn.Sequential(nn.Flatten(), nn.Dropout(0.9), nn.BatchNorm1d(12)).double().train()
+    network[2].running_mean.copy_(images.flatten(1).mean(0))
+    before = copy.deepcopy(network.state_dict())
+    expected = (images.flatten(1) - images.flatten(1).mean(0)).argmax(1)
+    assert torch.equal(predict(network, images, batch_size=7), expected)
+    assert all(torch.equal(before[k], v) for k, v in network.state_dict().items())
+    assert network.training
+    assert network[1].training
+
+
+def test_predict_of_no_image():
+    assert predict(nn.Flatten(), torch.zeros(0, 1, 2, 2)).shape == (0,)
+
+
+def test_accuracy_is_a_share_with_its_interval():
+    assert accuracy(torch.tensor([0, 1, 2, 0]), torch.tensor([0, 1, 2, 1])) == wilson(3, 4)
+    with pytest.raises(InputError, match="predictions"):
+        accuracy(torch.zeros(3, dtype=torch.long), torch.zeros(4, dtype=torch.long))
+    with pytest.raises(InputError, match="predictions"):  # a matrix would be averaged by mistake
+        accuracy(torch.zeros(2, 4, dtype=torch.long), torch.zeros(2, 4, dtype=torch.long))
+
+
+def worst_case_margin(network, images, labels, eps):
+    """Largest z_1 - z_0 in the eps ball (no pixel reaches the box), signed so that positive means fooled."""
+    difference = network.weight[1] - network.weight[0]
+    sign = torch.where(labels == 0, 1.0, -1.0)
+    plain = images.flatten(1) @ difference + network.bias[1] - network.bias[0]
+    return (sign * plain + eps * difference.abs().sum()).detach()
+
+
+@pytest.mark.parametrize("attack", [FGSM(eps=0.0), PGD(eps=0.0, steps=5)])
+def test_curve_of_a_linear_network_is_the_analytic_one(linear, images, attack):
+    network = linear(classes=2)
+    labels = predict(network, images)
+    labels[3] = 1 - labels[3]  # misclassified clean: an error at every eps
+    epsilons = [0.0, 0.01, 0.03, 0.08, 0.15]
+    predictions = accuracy_curve(network, images, labels, attack, epsilons, batch_size=8)
+    expected = torch.stack([worst_case_margin(network, images, labels, eps) < 0 for eps in epsilons])
+    assert torch.equal(predictions == labels, expected)
+    shares = [accuracy(row, labels).value for row in predictions]
+    assert shares[0] == 0.95
+    assert len(set(shares)) >= 4  # the data do separate the epsilons
+
+
+def test_curve_does_not_depend_on_the_batch_size(linear, images):
+    network = linear(classes=4)
+    labels = predict(network, images)
+    attack = PGD(norm="l2", eps=0.0, steps=2, step_size=0.02)
+    runs = [accuracy_curve(network, images, labels, attack, [0.05, 0.2], Stream(5), size) for size in (3, 20)]
+    assert torch.equal(*runs)
+
+
+def test_curve_skips_eps_zero_and_pays_only_for_those_still_standing(linear, images):
+    network = linear(classes=2)
+    labels = 1 - predict(network, images)  # everyone is fooled from the start
+    with counted() as passes:
+        accuracy_curve(network, images, labels, PGD(eps=0.0, steps=50), [0.0], batch_size=20)
+    assert (passes.forward, passes.backward) == (20, 0)
+    with counted() as passes:
+        accuracy_curve(
+            network, images, labels, PGD(eps=0.0, steps=50, random_start=False), [0.1], batch_size=20
+        )
+    assert (passes.forward, passes.backward) == (40, 20)
+
+
+def test_curve_refuses_unordered_epsilons_and_attacks_without_eps(linear, images):
+    network, labels = linear(), torch.zeros(20, dtype=torch.long)
+    for epsilons in ([0.2, 0.1], [0.1, 0.1]):
+        with pytest.raises(InputError, match="ascend"):
+            accuracy_curve(network, images, labels, FGSM(eps=0.0), epsilons)
+    with pytest.raises(InputError, match="eps"):
+        accuracy_curve(network, images, labels, Remembering(), [0.1])
+    with pytest.raises(InputError, match="batch_size"):
+        accuracy_curve(network, images, labels, FGSM(eps=0.0), [0.1], batch_size=0)
+
+
+def test_transfer_grid_holds_every_judge_on_every_makers_examples(linear, images):
+    networks = [linear(classes=3, seed=seed) for seed in (0, 1, 2)]
+    labels = predict(networks[0], images)
+    attack, epsilons = PGD(eps=0.0, steps=3), [0.0, 0.05, 0.2]
+    grid = transfer_predictions(
+        networks[:2], networks, images, labels, attack, epsilons, Stream(3), batch_size=6
+    )
+    assert grid.shape == (2, 3, 3, 20)
+    for m, maker in enumerate(networks[:2]):
+        for e, eps in enumerate(epsilons):
+            x_adv = dataclasses.replace(attack, eps=eps)(maker, images, labels, rng=Stream(3))
+            for j, judge in enumerate(networks):
+                assert torch.equal(grid[m, j, e], predict(judge, x_adv))
+    assert not torch.equal(grid[0, 2], grid[1, 2])
+
+
+def test_transferred_examples_are_not_cut_short_where_the_maker_is_fooled_early(linear, images):
+    maker, judge = linear(classes=2, seed=0), linear(classes=2, seed=0)
+    labels = 1 - predict(maker, images)  # an attack that stops when fooled would not move at all
+    with counted() as passes:
+        transfer_predictions([maker], [judge], images, labels, PGD(eps=0.0, steps=4), [0.1])
+    assert passes.backward == 4 * 20
+
+
+def test_transfer_matrix_is_the_accuracy_of_each_cell(generator):
+    predictions = torch.randint(0, 3, (2, 3, 4, 10), generator=generator)
+    labels = torch.randint(0, 3, (10,), generator=generator)
+    matrix = transfer_matrix(predictions, labels)
+    for m, j, e in ((0, 2, 3), (1, 0, 0)):
+        assert matrix[m][j][e] == wilson(int((predictions[m, j, e] == labels).sum()), 10)
+    with pytest.raises(InputError, match="makers"):
+        transfer_matrix(predictions[0], labels)
+    with pytest.raises(InputError, match="makers"):
+        transfer_matrix(predictions, labels[:5])
