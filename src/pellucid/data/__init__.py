@@ -1,8 +1,38 @@
 """Data sets: descriptions whose `load(part)` gives images, labels and where they come from."""
 
+from pellucid.data.catalogue import (
+    CIFAR10,
+    CIFAR100,
+    MNIST,
+    SVHN,
+    Caltech256,
+    FashionMNIST,
+    NotMNIST,
+    RestrictedImageNet,
+    TinyImageNet,
+)
 from pellucid.data.digits import Digits
 from pellucid.data.encoded import Encoded
+from pellucid.data.folder import Folder
 from pellucid.data.root import data_root, set_data_root
 from pellucid.data.split import Data, Part, Split
 
-__all__ = ["Data", "Digits", "Encoded", "Part", "Split", "data_root", "set_data_root"]
+__all__ = [
+    "CIFAR10",
+    "CIFAR100",
+    "MNIST",
+    "SVHN",
+    "Caltech256",
+    "Data",
+    "Digits",
+    "Encoded",
+    "FashionMNIST",
+    "Folder",
+    "NotMNIST",
+    "Part",
+    "RestrictedImageNet",
+    "Split",
+    "TinyImageNet",
+    "data_root",
+    "set_data_root",
+]

@@ -48,9 +48,14 @@ def _cut_or_whole(part: str, role: Role, labels: Tensor, cut: bool, first: int) 
         return torch.arange(n), f"the published {role} split"
     if first:
         if first >= n:
-            raise DataError(f"the train split has {n} images, too few to set its first {first} aside for validation")
+            raise DataError(
+                f"the train split has {n} images, too few to set its first {first} aside for validation"
+            )
         rows = torch.arange(first) if part == "validation" else torch.arange(first, n)
-        return rows, f"{'the first' if part == 'validation' else 'all but the first'} {first:,} of the published train split"
+        return (
+            rows,
+            f"{'the first' if part == 'validation' else 'all but the first'} {first:,} of the published train split",
+        )
     rest, held = stratified(labels, (n // 10,), SEED)
     rows = held if part == "validation" else rest
     return rows, f"{len(rows):,} of the {n:,} of the published train split, drawn per class with seed {SEED}"
@@ -60,7 +65,10 @@ def _in_three(part: str, role: Role, labels: Tensor) -> tuple[Tensor, str]:
     n = len(labels)
     train, test, validation = stratified(labels, (n // 5, n // 10), SEED)
     rows = {"train": train, "validation": validation, "test": test}[part]
-    return rows, f"{len(rows):,} of the {n:,} images, the only split there is, drawn per class with seed {SEED}"
+    return (
+        rows,
+        f"{len(rows):,} of the {n:,} images, the only split there is, drawn per class with seed {SEED}",
+    )
 
 
 def in_order(part: str, n: int, group: Tensor | None = None) -> tuple[Tensor, str]:
@@ -72,7 +80,9 @@ def in_order(part: str, n: int, group: Tensor | None = None) -> tuple[Tensor, st
     low, high = (next_change(share * n // 10, n, group) for share in (7, 8))
     start, stop = {"train": (0, low), "validation": (low, high), "test": (high, n)}[part]
     moved = "" if group is None else ", moved so that no group is divided"
-    words = f"images {start:,} to {stop - 1:,} of the published test split of {n:,}, as there is no train split"
+    words = (
+        f"images {start:,} to {stop - 1:,} of the published test split of {n:,}, as there is no train split"
+    )
     return torch.arange(start, stop), f"{words} (cut in order at 70% and 80%{moved})"
 
 

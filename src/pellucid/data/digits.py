@@ -30,7 +30,7 @@ class Digits:
     validation: Count | None = None
     test: Count | None = None
 
-    def load(self, part: Part) -> Split:
+    def load(self, part: str) -> Split:
         """Return a part of the digits."""
         check_part(part)
         return _load(part, getattr(self, part))

@@ -45,7 +45,9 @@ def decode(data: bytes | None, form: Form, where: str) -> NDArray[np.uint8]:
     height, width = form.size
     if not form.resize and image.size != (width, height):
         found = f"{image.size[1]}x{image.size[0]}"
-        raise DataError(f"{where} is {found} where others are {height}x{width}: give size=(height, width) to resize all")
+        raise DataError(
+            f"{where} is {found} where others are {height}x{width}: give size=(height, width) to resize all"
+        )
     try:
         image = image.convert("L" if form.channels == 1 else "RGB")
         if form.resize:

@@ -57,7 +57,7 @@ class Split:
 class Data(Protocol):
     """The description of a data set; `load` gives one of its three parts."""
 
-    def load(self, part: Part) -> Split:
+    def load(self, part: str) -> Split:
         """Return the part; raise DataError if the set is missing or unreadable."""
         ...
 

@@ -1,0 +1,100 @@
+"""From located files to a split: read, cut, decode, checksum."""
+
+import functools
+import math
+
+import torch
+from torch import Tensor
+
+from pellucid.data.cuts import choose
+from pellucid.data.encoded import Encoded
+from pellucid.data.image import Form, all_grey, decode_rows, name_of_row, open_image
+from pellucid.data.location import Location
+from pellucid.data.source import Role, Source
+from pellucid.data.split import Split
+from pellucid.data.table import Table, read_images, read_parquet
+from pellucid.data.whole import limited, sha256_of
+from pellucid.errors import DataError
+
+LIMIT = 2 << 30  # bytes of pixels beyond which images stay encoded
+
+
+@functools.lru_cache(maxsize=12)
+def assemble(source: Source, location: Location, part: str, limit: int | None) -> Split:
+    """Return a part of the set at a location, cut to its first `limit` images.
+
+    Raises DataError for unreadable files or images, labels outside the classes, and parts that are not there.
+    """
+
+    def read(role: Role) -> Table:
+        return _table(source, location, role)
+
+    role, rows, words = choose(
+        part, location.published, lambda r: read(r).labels, lambda r: read(r).group, first=source.first
+    )
+    table, classes = read(role), class_names(source, location)
+    check_labels(table.labels, len(classes), f"the {role} split of {source.name}")
+    rows, words = limited(rows, table.labels, limit, words, f"the {part} part of {source.name}")
+    form = _form(source, location, role)
+    pixels: Tensor | Encoded
+    if len(rows) * form.channels * math.prod(form.size) > LIMIT:
+        pixels = Encoded(table.images, rows, form, table.where)
+    else:
+        pixels = decode_rows(table.images, rows, form, table.where)
+    labels = table.labels[rows]
+    digest = sha256_of(pixels, labels)
+    return Split(
+        source.name, part, pixels, labels, classes, digest, words, location.source, source.value_range
+    )
+
+
+@functools.lru_cache(maxsize=3)
+def _table(source: Source, location: Location, role: Role) -> Table:
+    where = f"the {role} split of {source.name}"
+    if location.layout == "images":
+        table = read_images(location.files(role), _folder_names(location))
+    else:
+        table = read_parquet(location.files(role), source, where)
+    if not len(table.labels):
+        raise DataError(f"{where} is empty")
+    return table
+
+
+def _folder_names(location: Location) -> tuple[str, ...]:
+    return tuple(sorted({path.parent.name for role in location.roles for path in location.files(role)}))
+
+
+def class_names(source: Source, location: Location) -> tuple[str, ...]:
+    """Return the class names: those of the files, else the known ones, else the numbers that occur."""
+    if source.superclasses:
+        return tuple(name for name, _, _ in source.superclasses)
+    if not source.labelled:
+        return ("unlabelled",)
+    tables = [_table(source, location, role) for role in location.roles[:1]]
+    if tables[0].classes or source.classes:
+        return tables[0].classes or source.classes
+    highest = max(int(_table(source, location, role).labels.max()) for role in location.roles)
+    return tuple(str(number) for number in range(highest + 1))
+
+
+def check_labels(labels: Tensor, classes: int, where: str) -> None:
+    """Raise DataError unless all labels are class numbers."""
+    low, high = (int(value) for value in torch.aminmax(labels))
+    if low < 0 or high >= classes:
+        wrong = low if low < 0 else high
+        raise DataError(f"{where} has the label {wrong}, outside its {classes} classes")
+
+
+def _form(source: Source, location: Location, role: Role) -> Form:
+    table = _table(source, location, role)
+    channels = source.channels or _channels(source, location)
+    if source.size:
+        return Form(channels, source.size, resize=True, fit=source.fit)
+    width, height = open_image(table.images[0].as_py(), name_of_row(table.where, 0)).size
+    return Form(channels, (height, width))
+
+
+@functools.lru_cache(maxsize=16)
+def _channels(source: Source, location: Location) -> int:
+    tables = (_table(source, location, role) for role in location.roles)
+    return 1 if all(all_grey(table.images, table.where) for table in tables) else 3

@@ -1,0 +1,146 @@
+"""One published split as it is stored: encoded images, labels, class names."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor
+
+from pellucid.data.source import Source
+from pellucid.errors import DataError
+
+
+@dataclass(frozen=True)
+class Table:
+    """Encoded images as an Arrow column of bytes, int64 labels (N,), class names if known, groups if there are.
+
+    `where` names the images in errors: one name for all, or one per image.
+    """
+
+    images: Any
+    labels: Tensor
+    classes: tuple[str, ...]
+    group: Tensor | None
+    where: tuple[str, ...]
+
+
+def read_parquet(files: Sequence[Path], source: Source, where: str) -> Table:
+    """Read the split that the files make up; raise DataError for unreadable files and missing columns."""
+    pieces = [_read_file(path, source) for path in files]
+    images = pa.chunked_array([chunk for piece in pieces for chunk in piece[0]], type=pa.large_binary())
+    if images.null_count:
+        raise DataError(
+            f"{where} has images without bytes: the files must hold the encoded images themselves"
+        )
+    labels = torch.cat([piece[1] for piece in pieces])
+    groups = [piece[2] for piece in pieces if piece[2] is not None]
+    group = torch.cat(groups) if len(groups) == len(pieces) else None
+    return Table(images, labels, pieces[0][3], group, (where,))
+
+
+def _read_file(path: Path, source: Source) -> tuple[list[Any], Tensor, Tensor | None, tuple[str, ...]]:
+    try:
+        file = pq.ParquetFile(path)
+        schema = file.schema_arrow
+        image, label, classes = columns(schema, path.name, source.labelled)
+        chosen = [
+            image,
+            *([label] if label else []),
+            *([source.group] if source.group in schema.names else []),
+        ]
+        images: list[Any] = []
+        labels, groups = [], []
+        for number in range(
+            file.num_row_groups
+        ):  # one at a time: images outside the superclasses are dropped early
+            rows = file.read_row_group(number, columns=chosen)
+            ids = (
+                _integers(rows.column(label), path.name)
+                if label
+                else torch.zeros(rows.num_rows, dtype=torch.int64)
+            )
+            if source.superclasses:
+                ids = superclass(ids, source)
+                rows, ids = rows.filter(pa.array((ids >= 0).numpy())), ids[ids >= 0]
+            images += _bytes(rows.column(image)).chunks
+            labels.append(ids)
+            if source.group in schema.names:
+                groups.append(_integers(rows.column(source.group), path.name))
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(
+            f"{path} is not a readable parquet file ({type(error).__name__}): fetch it again"
+        ) from None
+    empty = torch.empty(0, dtype=torch.int64)
+    group = torch.cat([*groups, empty]) if source.group in schema.names else None
+    return images, torch.cat([*labels, empty]), group, classes
+
+
+def columns(schema: Any, name: str, labelled: bool = True) -> tuple[str, str | None, tuple[str, ...]]:
+    """Return the image column, the label column and the class names of a schema.
+
+    The first Image and the first ClassLabel feature where the file says what its columns mean; else the first
+    column of bytes and the first of whole numbers. Raises DataError if there is none.
+    """
+    features = _features(schema)
+    image = next((c for c, f in features.items() if f.get("_type") == "Image" and c in schema.names), None)
+    label = next(
+        (c for c, f in features.items() if f.get("_type") == "ClassLabel" and c in schema.names), None
+    )
+    classes = tuple(str(part) for part in features[label].get("names") or ()) if label else ()
+    image = image or next((field.name for field in schema if _holds_bytes(field.type)), None)
+    label = label or next((field.name for field in schema if pa.types.is_integer(field.type)), None)
+    if image is None or (labelled and label is None):
+        needed = "column of encoded images" if image is None else "column of class labels"
+        raise DataError(f"{name} has no {needed}; its columns are {', '.join(schema.names)}")
+    return (image, label, classes) if labelled else (image, None, ())
+
+
+def _features(schema: Any) -> dict[str, dict[str, Any]]:
+    try:
+        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+        return {name: feature for name, feature in features.items() if isinstance(feature, dict)}
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return {}
+
+
+def _holds_bytes(kind: Any) -> bool:
+    if pa.types.is_struct(kind):
+        return any(field.name == "bytes" for field in kind)
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+
+
+def _bytes(column: Any) -> Any:
+    if pa.types.is_struct(column.type):
+        column = pc.struct_field(column, "bytes")
+    return column.cast(pa.large_binary())  # 64-bit offsets: 32-bit ones end at 2 GiB
+
+
+def _integers(column: Any, name: str) -> Tensor:
+    if column.null_count:
+        raise DataError(f"{name} has images without a label")
+    return torch.from_numpy(column.cast(pa.int64()).to_numpy().copy())
+
+
+def superclass(labels: Tensor, source: Source) -> Tensor:
+    """Return the number of the superclass of each published label, -1 outside all of them."""
+    ids = torch.full_like(labels, -1)
+    for number, (_, low, high) in enumerate(source.superclasses):
+        ids[(labels >= low) & (labels <= high)] = number
+    return ids
+
+
+def read_images(files: Sequence[Path], names: tuple[str, ...]) -> Table:
+    """Read a split of a tree with one folder per class; `names` are the class folders of all splits."""
+    try:
+        images = pa.array([path.read_bytes() for path in files], pa.large_binary())
+    except OSError as error:
+        raise DataError(f"{error.filename} cannot be read ({type(error).__name__})") from None
+    numbers = {name: number for number, name in enumerate(names)}
+    labels = torch.tensor([numbers[path.parent.name] for path in files], dtype=torch.int64)
+    return Table(images, labels, names, None, tuple(str(path) for path in files))
