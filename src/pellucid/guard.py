@@ -13,6 +13,21 @@ from pellucid.rng import global_seed
 _TOLERANCE = {torch.float16: 1e-3, torch.bfloat16: 1e-2}  # float32 and float64: 1e-6
 
 
+def _ordinary(x: Tensor) -> Tensor:
+    """Return x, or a copy of it if it was made under inference_mode: such a tensor cannot be differentiated."""
+    if not x.is_inference():
+        return x
+    with torch.inference_mode(False):
+        return x.clone()
+
+
+@contextlib.contextmanager
+def recording() -> Iterator[None]:
+    """Have autograd record inside the block, also where the caller switched it off (no_grad, inference_mode)."""
+    with torch.inference_mode(False), torch.enable_grad():
+        yield
+
+
 def check_images(x: Tensor) -> Tensor:
     """Return x, clamped within rounding, if it is a float (N, C, H, W) batch in [0, 1]; raise InputError if not."""
     if not isinstance(x, Tensor):
@@ -21,6 +36,7 @@ def check_images(x: Tensor) -> Tensor:
         raise InputError(f"images must have four axes (N, C, H, W); this tensor has shape {tuple(x.shape)}")
     if not x.is_floating_point():
         raise InputError(f"images must be floating point in [0, 1], not {x.dtype}; divide 8-bit images by 255")
+    x = _ordinary(x)
     if x.numel() == 0:
         return x
     low, high = (float(v) for v in torch.aminmax(x.detach()))
@@ -33,22 +49,28 @@ def check_images(x: Tensor) -> Tensor:
         else:
             cause = "it looks normalised: leave the images in [0, 1] and give mean and std to the network"
         raise InputError(f"images must lie in [0, 1]; this batch spans [{low:.4g}, {high:.4g}], {cause}")
-    return x if low >= 0 and high <= 1 else x.clamp(0, 1)
+    return x if low >= 0 and high <= 1 else _ordinary(x.clamp(0, 1))
 
 
-def check_labels(y: Tensor, n: int, classes: int | None = None, what: str = "labels") -> Tensor:
-    """Return y as int64 if it holds n class numbers, (N,) or (N, M), below `classes`; raise InputError if not."""
+def check_labels(
+    y: Tensor, n: int, classes: int | None = None, what: str = "labels", *, single: bool = False
+) -> Tensor:
+    """Return y as int64 if it holds n class numbers, (N,) or (N, M), below `classes`; raise InputError if not.
+
+    single: only (N,) will do.
+    """
     if not isinstance(y, Tensor) or y.is_floating_point() or y.is_complex() or y.dtype == torch.bool:
         kind = y.dtype if isinstance(y, Tensor) else type(y).__name__
         raise InputError(f"{what} must be an integer tensor of class numbers, not {kind}")
-    if y.ndim not in (1, 2) or len(y) != n:
-        raise InputError(f"{what} must have one row per image ({n} here); got shape {tuple(y.shape)}")
+    if y.ndim not in (1, 2) or len(y) != n or (single and y.ndim != 1):
+        rows = "be one number" if single else "have one row"
+        raise InputError(f"{what} must {rows} per image ({n} here); got shape {tuple(y.shape)}")
     if y.numel():
         low, high = (int(v) for v in torch.aminmax(y))
         if low < 0 or (classes is not None and high >= classes):
             bound = f"0..{classes - 1}" if classes is not None else "0 or more"
             raise InputError(f"{what} must be {bound}; found {low if low < 0 else high}")
-    return y.long()
+    return _ordinary(y.long())
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pellucid.errors import InputError
-from pellucid.guard import check_images, check_labels, frozen
+from pellucid.guard import check_images, check_labels, frozen, recording
 from pellucid.maths.ascent import Evaluate, Step
 from pellucid.maths.losses import cross_entropy, margin
 from pellucid.protocols import Mode, Objective, TargetRule
@@ -44,15 +44,15 @@ def attacking(
 ) -> Iterator[Setup]:
     """Check the images and labels, freeze the model, choose targets; everything is restored afterwards."""
     x = check_images(x.detach() if isinstance(x, Tensor) else x)
-    y = check_labels(y, len(x))
+    y = check_labels(y, len(x), single=True)
     rng = rng or Stream()
-    with frozen(model, mode, seed=rng.child("dropout").seed), torch.enable_grad():
+    with frozen(model, mode, seed=rng.child("dropout").seed), recording():
         if target is None and rule is not None and len(x):
             with torch.no_grad():
                 logits = model(x)
             target = choose_target(rule, logits, check_labels(y, len(x), logits.shape[1]), rng)
         elif target is not None:
-            target = check_labels(target, len(x), what="target labels")
+            target = check_labels(target, len(x), what="target labels", single=True)
         yield Setup(x, y, target, rng)
 
 

@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from pellucid.guard import check_images, check_labels, reading
+from pellucid.guard import check_images, check_labels, reading, recording
 from pellucid.maths.losses import certainty_entropy, log_probability
 from pellucid.maths.passes import gradient
 from pellucid.rng import Stream
@@ -54,7 +54,7 @@ class Gradient:
         """Return the maps."""
         x = check_images(x)
         target = check_labels(target, len(x), what="targets")
-        with reading(model, create_graph), torch.enable_grad():
+        with reading(model, create_graph), recording():
             leaf = x if create_graph and x.requires_grad else x.detach().requires_grad_(True)
             logits = model(leaf)
             columns = check_labels(target, len(x), logits.shape[1], "targets").view(len(x), -1)

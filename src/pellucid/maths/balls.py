@@ -12,8 +12,8 @@ from pellucid.protocols import Norm
 from pellucid.rng import Stream
 
 
-def _column(eps: float | Tensor, like: Tensor) -> Tensor | float:
-    return eps.to(like).view(-1, *[1] * (like.ndim - 1)) if isinstance(eps, Tensor) else eps
+def _column(eps: float | Tensor, like: Tensor) -> Tensor:
+    return eps.to(like).view(-1, *[1] * (like.ndim - 1)) if isinstance(eps, Tensor) else like.new_full((), eps)
 
 
 def _length(v: Tensor) -> Tensor:
@@ -23,21 +23,21 @@ def _length(v: Tensor) -> Tensor:
     return ((flat / scale).norm(dim=1, keepdim=True) * scale).view(-1, *[1] * (v.ndim - 1))
 
 
-def _project_linf(delta: Tensor, eps: Tensor | float) -> Tensor:
-    return torch.minimum(torch.maximum(delta, -torch.as_tensor(eps).to(delta)), torch.as_tensor(eps).to(delta))
+def _project_linf(delta: Tensor, eps: Tensor) -> Tensor:
+    return torch.clamp(delta, -eps, eps)
 
 
-def _project_l2(delta: Tensor, eps: Tensor | float) -> Tensor:
+def _project_l2(delta: Tensor, eps: Tensor) -> Tensor:
     length = _length(delta)
     inside = length <= eps
     return torch.where(inside, delta, delta * (eps / torch.where(inside, torch.ones_like(length), length)))
 
 
-def _random_linf(like: Tensor, eps: Tensor | float, stream: Stream) -> Tensor:
+def _random_linf(like: Tensor, eps: Tensor, stream: Stream) -> Tensor:
     return (2 * stream.uniform(like) - 1) * eps
 
 
-def _random_l2(like: Tensor, eps: Tensor | float, stream: Stream) -> Tensor:
+def _random_l2(like: Tensor, eps: Tensor, stream: Stream) -> Tensor:
     direction = stream.child("direction").normal(like)
     dimension = max(1, like[0].numel()) if len(like) else 1
     radius = stream.child("length").uniform(like, ()).pow(1 / dimension).view(-1, *[1] * (like.ndim - 1))
