@@ -1,0 +1,114 @@
+"""Curves with intervals, and the paper's printed values beside them."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator, PercentFormatter
+from numpy.typing import NDArray
+
+from pellucid.report.canvas import GREY
+from pellucid.report.content import Curve, CurveFigure, Number, Panel
+from pellucid.report.looks import styles
+from pellucid.report.numbers import missing, number, power_of_ten
+
+Looks = dict[str, tuple[str, str]]
+WIDTH, HEIGHT = 3.4, 2.6
+_FEW = 30  # curves with more points than this are drawn without markers
+
+
+def columns(block: CurveFigure) -> int:
+    """Return how many panels stand side by side where there is room."""
+    count = len(block.panels)
+    return block.columns or {0: 1, 4: 2}.get(count, min(count, 3))
+
+
+def panel_figure(panel: Panel, looks: Looks, across: int) -> Figure:
+    """Draw one panel alone, small where many stand side by side so that its text stays legible."""
+    size = {1: (4.8, 3.1), 2: (3.9, 2.8)}.get(across, (WIDTH, HEIGHT) if across == 3 else (2.8, 2.4))
+    figure = Figure(figsize=size, layout="constrained")
+    draw_panel(figure.add_subplot(), panel, looks)
+    return figure
+
+
+def whole_figure(block: CurveFigure) -> Figure:
+    """Draw all panels with their legend below, for a file of its own."""
+    looks = styles(curve for panel in block.panels for curve in panel.curves)
+    across = columns(block)
+    down = math.ceil(max(len(block.panels), 1) / across)
+    figure = Figure(figsize=(WIDTH * across, HEIGHT * down + 0.5), layout="constrained")
+    for place, panel in enumerate(block.panels):
+        draw_panel(figure.add_subplot(down, across, place + 1), panel, looks)
+    handles = [
+        Line2D([], [], color=colour, marker=marker, label=name) for name, (colour, marker) in looks.items()
+    ]
+    if any(curve.printed for panel in block.panels for curve in panel.curves):
+        paper = {"color": GREY, "marker": "o", "markerfacecolor": "white", "label": "printed in the paper"}
+        handles.append(Line2D([], [], linestyle=(0, (3, 2)), linewidth=1.0, **paper))
+    if handles:
+        figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 3 * across))
+    return figure
+
+
+def draw_panel(axes: Axes, panel: Panel, looks: Looks) -> None:
+    """Draw lines with markers, bands for intervals, and hollow dashed lines for printed values."""
+    for curve in panel.curves:
+        _draw_curve(axes, curve, looks)
+    axes.set_title(panel.title, loc="left")
+    axes.set_xlabel(panel.x_label)
+    axes.set_ylabel(panel.y_label)
+    axes.grid(True)
+    _scale(axes, panel)
+    if not any(has_numbers(curve) for curve in panel.curves):
+        axes.text(0.5, 0.5, "no numbers", transform=axes.transAxes, ha="center", va="center", color=GREY)
+
+
+def has_numbers(curve: Curve) -> bool:
+    """Return whether anything of the curve can be drawn."""
+    return any(not missing(value) for value in (*curve.y, *(curve.printed or ())))
+
+
+def _draw_curve(axes: Axes, curve: Curve, looks: Looks) -> None:
+    colour, marker = looks[curve.label]
+    x, y = np.asarray(curve.x, float), _array(curve.y)
+    shape = marker if len(x) <= _FEW else ""
+    if curve.low is not None and curve.high is not None:
+        low, high = _array(curve.low), _array(curve.high)
+        axes.fill_between(x, low, high, color=colour, alpha=0.16, linewidth=0)
+        if np.isfinite(low + high + y).sum() == 1:  # a band of one point has no width
+            reach = np.clip(np.nan_to_num([y - low, high - y]), 0, None)
+            axes.errorbar(x, y, yerr=reach, color=colour, fmt="none", capsize=2, linewidth=1)
+    axes.plot(x, y, color=colour, marker=shape)
+    if curve.printed is not None:
+        hollow = {"marker": shape, "markerfacecolor": "white", "markersize": 5.5, "linewidth": 1.0}
+        axes.plot(x, _array(curve.printed), color=colour, linestyle=(0, (3, 2)), **hollow)
+
+
+def _scale(axes: Axes, panel: Panel) -> None:
+    if panel.log_x:
+        axes.set_xscale("log")
+        places = sorted({x for curve in panel.curves for x in curve.x if x > 0})
+        if 0 < len(places) <= 8:  # the points that were measured say more than decades
+            axes.xaxis.set_major_locator(FixedLocator(places))
+            axes.xaxis.set_minor_locator(NullLocator())
+        axes.xaxis.set_major_formatter(
+            FuncFormatter(lambda value, _: number(int(value) if value % 1 == 0 else value))
+        )
+        axes.xaxis.set_minor_formatter(NullFormatter())
+    if panel.log_y:
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: power_of_ten(value)))
+        axes.yaxis.set_minor_formatter(NullFormatter())
+    elif panel.y_range is not None:
+        lowest, highest = panel.y_range
+        room = 0.02 * (highest - lowest)  # so that a line at 0 or 1 is not cut in half
+        axes.set_ylim(lowest - room, highest + room)
+        if panel.y_range == (0.0, 1.0):
+            axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol="\u202f%"))
+
+
+def _array(values: Sequence[Number]) -> NDArray[np.float64]:
+    return np.asarray([math.nan if value is None else value for value in values], float)

@@ -1,0 +1,26 @@
+"""Tables for the documentation."""
+
+from pellucid.report.content import Table
+from pellucid.report.numbers import plain
+
+_HARMFUL = {"\\": "\\\\", "|": "\\|", "<": "&lt;", ">": "&gt;", "\r": " ", "\n": " "}
+
+
+def to_markdown(table: Table) -> str:
+    """Write a table in Markdown: caption, header, rows (numbers to the right), notes."""
+    numeric = [
+        any(not isinstance(row[place], str) for row in table.rows) for place in range(len(table.header))
+    ]
+    lines = [f"**{_safe(table.caption)}**", "", _line(table.header)]
+    lines.append("| " + " | ".join("---:" if right else "---" for right in numeric) + " |")
+    lines += [_line(tuple(plain(cell) for cell in row)) for row in table.rows]
+    lines += ["", *(f"{_safe(note)}\n" for note in table.notes)] if table.notes else []
+    return "\n".join(lines).rstrip("\n") + "\n"
+
+
+def _line(parts: tuple[str, ...]) -> str:
+    return "| " + " | ".join(_safe(part) for part in parts) + " |"
+
+
+def _safe(text: str) -> str:
+    return "".join(_HARMFUL.get(letter, letter) for letter in text)
