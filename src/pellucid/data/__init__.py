@@ -15,7 +15,7 @@ from pellucid.data.digits import Digits
 from pellucid.data.encoded import Encoded
 from pellucid.data.folder import Folder
 from pellucid.data.root import data_root, set_data_root
-from pellucid.data.split import Data, Part, Split
+from pellucid.data.split import Split
 
 __all__ = [
     "CIFAR10",
@@ -23,13 +23,11 @@ __all__ = [
     "MNIST",
     "SVHN",
     "Caltech256",
-    "Data",
     "Digits",
     "Encoded",
     "FashionMNIST",
     "Folder",
     "NotMNIST",
-    "Part",
     "RestrictedImageNet",
     "Split",
     "TinyImageNet",

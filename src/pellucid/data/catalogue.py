@@ -39,7 +39,7 @@ class MNIST(Published):
     """
 
     source: ClassVar[Source] = Source(
-        "mnist", "ylecun/mnist", "mnist", channels=1, size=(28, 28), classes=DIGITS, first=5000
+        "mnist", "ylecun/mnist", "mnist", channels=1, classes=DIGITS, first=5000
     )
 
 
@@ -53,7 +53,6 @@ class FashionMNIST(Published):
         "zalando-datasets/fashion_mnist",
         "fashion_mnist",
         channels=1,
-        size=(28, 28),
         classes=CLOTHES,
         first=5000,
     )
@@ -64,14 +63,13 @@ class FashionMNIST(Published):
 class NotMNIST(Published):
     """Letters A to J of many fonts, 28x28 grey (the small set); in the papers' units they span [-0.5, 0.5].
 
-    Source: Bulatov 2011. Deviation: Ross & Doshi-Velez 2018 train on the large set, which the hub does not have.
+    Source: Bulatov 2011. Deviation: Ross & Doshi-Velez 2018 train on 200,000 images of the large set.
     """
 
     source: ClassVar[Source] = Source(
         "notmnist",
         "anubhavmaity/notMNIST",
         channels=1,
-        size=(28, 28),
         classes=tuple("ABCDEFGHIJ"),
         value_range=(-0.5, 0.5),
     )
@@ -82,8 +80,8 @@ class NotMNIST(Published):
 class SVHN(Published):
     """House-number digits, 32x32 RGB; a tenth of train is the validation part.
 
-    Where a local folder has the test split alone, it is cut in order at 70% and 80%, moved to the next change of
-    `house_number`, so that no house is divided. Source: Netzer et al. 2011. Deviation: `extra` is not used.
+    Where a local folder has the test split alone, it is cut in order at 70% and 80%, moved to the next
+    change of `house_number`, so that no house is divided. Source: Netzer et al. 2011. Deviation: `extra` is not used.
     """
 
     source: ClassVar[Source] = Source(
@@ -91,7 +89,6 @@ class SVHN(Published):
         "ufldl-stanford/svhn",
         "cropped_digits",
         channels=3,
-        size=(32, 32),
         classes=DIGITS,
         group="house_number",
     )
@@ -106,21 +103,20 @@ class CIFAR10(Published):
     """
 
     source: ClassVar[Source] = Source(
-        "cifar10", "uoft-cs/cifar10", "plain_text", channels=3, size=(32, 32), classes=THINGS, first=5000
+        "cifar10", "uoft-cs/cifar10", "plain_text", channels=3, classes=THINGS, first=5000
     )
 
 
 @register("data", "cifar100")
 @dataclass(frozen=True, kw_only=True)
 class CIFAR100(Published):
-    """A hundred fine classes, 32x32 RGB; 45,000 / 5,000 / 10,000, cut like CIFAR-10. Source: Krizhevsky 2009."""
+    """A hundred fine classes, 32x32 RGB; cut like CIFAR-10. Source: Krizhevsky 2009."""
 
     source: ClassVar[Source] = Source(
         "cifar100",
         "uoft-cs/cifar100",
         "cifar100",
         channels=3,
-        size=(32, 32),
         classes=_numbers(100),
         first=5000,
     )
@@ -129,9 +125,9 @@ class CIFAR100(Published):
 @register("data", "tiny_imagenet")
 @dataclass(frozen=True, kw_only=True)
 class TinyImageNet(Published):
-    """Two hundred ImageNet classes, 64x64 RGB; test is the published validation split, validation a tenth of train.
+    """Two hundred ImageNet classes, 64x64 RGB; test is the published validation split.
 
-    Source: Stanford CS231n. Grey images become RGB.
+    Validation is a tenth of train. Grey images become RGB. Source: Stanford CS231n.
     """
 
     source: ClassVar[Source] = Source(
@@ -139,7 +135,6 @@ class TinyImageNet(Published):
         "zh-plus/tiny-imagenet",
         test=("valid", "test", "validation"),
         channels=3,
-        size=(64, 64),
         classes=_numbers(200),
     )
 
@@ -149,8 +144,8 @@ class TinyImageNet(Published):
 class Caltech256(Published):
     """Objects in 257 categories, clutter included; RGB, shorter side scaled to 256, centre 256x256.
 
-    Source: Griffin et al. 2007. Deviation: the published splits instead of an unseeded draw of a fifth per class
-    (Etmann et al. released no seed), and the longer side is cropped before any random crop.
+    Source: Griffin et al. 2007. Deviation: the published splits instead of an unseeded draw of a fifth per
+    class (Etmann et al. released no seed), and the longer side is cropped before any random crop.
     """
 
     source: ClassVar[Source] = Source(

@@ -21,8 +21,9 @@ def choose(
 ) -> tuple[Role, Tensor, str]:
     """Return the published split that a part is taken from, its rows (N,) and the cut in words.
 
-    `labels(role)` and `group(role)` give the label and the group of every image of a published split; they are
-    asked only for the split that is cut. Raises DataError if there is no split to take the part from.
+    `labels(role)` and `group(role)` give the label and the group of every image of a published split; they
+    are asked only for the split that the part is taken from. `first` > 0 sets the first images of train aside
+    for validation. Raises DataError if there is no split to take the part from.
     """
     roles = set(available)
     if roles == {"train", "validation"}:  # the only held-out split judges, so train gives the validation part
@@ -46,16 +47,12 @@ def _cut_or_whole(part: str, role: Role, labels: Tensor, cut: bool, first: int) 
     n = len(labels)
     if not cut:
         return torch.arange(n), f"the published {role} split"
+    if first >= n:
+        raise DataError(f"the train split has {n} images, too few to set its first {first} aside")
+    if first and part == "validation":
+        return torch.arange(first), f"the first {first:,} of the published train split"
     if first:
-        if first >= n:
-            raise DataError(
-                f"the train split has {n} images, too few to set its first {first} aside for validation"
-            )
-        rows = torch.arange(first) if part == "validation" else torch.arange(first, n)
-        return (
-            rows,
-            f"{'the first' if part == 'validation' else 'all but the first'} {first:,} of the published train split",
-        )
+        return torch.arange(first, n), f"all but the first {first:,} of the published train split"
     rest, held = stratified(labels, (n // 10,), SEED)
     rows = held if part == "validation" else rest
     return rows, f"{len(rows):,} of the {n:,} of the published train split, drawn per class with seed {SEED}"
@@ -72,7 +69,7 @@ def _in_three(part: str, role: Role, labels: Tensor) -> tuple[Tensor, str]:
 
 
 def in_order(part: str, n: int, group: Tensor | None = None) -> tuple[Tensor, str]:
-    """Cut n images in order at 70% and 80%, each moved to the next change of the group; return rows and words.
+    """Cut n images in order at 70% and 80%, each moved to the next change of group; return rows and words.
 
     >>> in_order("test", 10, torch.tensor([0, 0, 1, 1, 2, 2, 3, 3, 3, 4]))[0]
     tensor([9])
@@ -80,14 +77,12 @@ def in_order(part: str, n: int, group: Tensor | None = None) -> tuple[Tensor, st
     low, high = (next_change(share * n // 10, n, group) for share in (7, 8))
     start, stop = {"train": (0, low), "validation": (low, high), "test": (high, n)}[part]
     moved = "" if group is None else ", moved so that no group is divided"
-    words = (
-        f"images {start:,} to {stop - 1:,} of the published test split of {n:,}, as there is no train split"
-    )
-    return torch.arange(start, stop), f"{words} (cut in order at 70% and 80%{moved})"
+    cut = f"of the published test split of {n:,} cut in order at 70% and 80%{moved}"
+    return torch.arange(start, stop), f"images {start:,} to {stop - 1:,} {cut}, as there is no train split"
 
 
 def next_change(place: int, n: int, group: Tensor | None) -> int:
-    """Return the first position from `place` on whose group differs from the one before; n if there is none."""
+    """Return the first position from `place` on whose group differs from the one before, else n."""
     if group is None or place == 0:
         return place
     changes = torch.nonzero(group[place:] != group[place - 1 : -1])
@@ -99,7 +94,7 @@ def stratified(labels: Tensor, sizes: tuple[int, ...], seed: int) -> list[Tensor
 
     Returns the rest, then the parts, as ascending rows. Depends on the labels and the seed alone.
     """
-    order = {int(c): torch.nonzero(labels == c)[:, 0] for c in labels.unique()}
+    order = {c: torch.nonzero(labels == c)[:, 0] for c in sorted(set(labels.tolist()))}
     order = {c: rows[permutation(len(rows), derive(seed, "class", c))] for c, rows in order.items()}
     parts = []
     for size in sizes:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pellucid.data.cuts import SEED, stratified
-from pellucid.data.split import PARTS, Part, Split, check_part
+from pellucid.data.split import PARTS, Split, check_part
 from pellucid.data.whole import limited, sha256_of
 from pellucid.spec import Count, register
 
@@ -22,8 +22,8 @@ class Digits:
     """The 1,797 handwritten digits that come with scikit-learn, 8x8 in 0..16, resized bilinearly to 28x28.
 
     Pixels (N, 1, 28, 28), ten classes, cut per class into 1,197 / 200 / 400 once and for all. `train`,
-    `validation` and `test` keep the first n images of a part. `load` raises DataError for an unknown part or a
-    part smaller than n. Source: Alpaydin & Kaynak 1998, test part of the UCI optical digits.
+    `validation` and `test` keep the first n images of a part. `load` raises DataError for an unknown part or
+    one smaller than n. Source: Alpaydin & Kaynak 1998, test part of the UCI optical digits.
     """
 
     train: Count | None = None
@@ -67,7 +67,7 @@ def _all() -> tuple[Tensor, Tensor]:
 def enlarge(grid: Tensor) -> Tensor:
     """Resize digits (N, 8, 8) in 0..16 bilinearly to uint8 (N, 28, 28) in 0..255.
 
-    In whole numbers, since the weights are fourteenths: the same pixels, and the same SHA-256, on every machine.
+    In whole numbers, since the weights are fourteenths: the same pixels and SHA-256 on every machine.
     """
     weights = torch.zeros(SIDE, SMALL, dtype=torch.int64)
     for i in range(SIDE):

@@ -13,8 +13,8 @@ from pellucid.data.image import Form, decode_rows
 class Encoded:
     """Stands in for a uint8 tensor (N, C, H, W): indexing decodes the rows asked for.
 
-    `column` is an Arrow column of encoded images, `rows` (N,) the ones that belong to this part, `where` says in
-    errors where an image lies. Raises DataError on indexing for images that cannot be read.
+    `column` is an Arrow column of encoded images, `rows` (N,) the ones that belong to this part, `where` says
+    in errors where an image lies. Raises DataError on indexing for images that cannot be read.
     """
 
     column: Any

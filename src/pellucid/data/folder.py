@@ -10,7 +10,7 @@ from pellucid.data.assemble import assemble
 from pellucid.data.image import Fit
 from pellucid.data.location import Location, find_images, find_parquet, locate
 from pellucid.data.source import Source
-from pellucid.data.split import Part, Split, check_part
+from pellucid.data.split import Split, check_part
 from pellucid.errors import DataError
 from pellucid.spec import Count, Flag, read_sequence, register
 
@@ -22,12 +22,13 @@ Size = Annotated[tuple[Count, Count], BeforeValidator(read_sequence)]
 class Folder:
     """A folder of images: parquet files named by split, or a tree with one folder per class.
 
-    Splits are called train, validation (val, valid) and test; a tree may have them as folders above its classes.
-    What is missing is cut from what is there, and `cut` says how. Images (N, C, H, W) with one channel if all are
-    grey, else three. `size` (height, width) resizes them, stretched or cropped as `fit` says; without it they must
-    have one size. `group` names a parquet column whose equal neighbours a cut in order keeps together.
-    `labelled` False takes images without class labels: all get label 0. `train`, `validation` and `test` keep the
-    first n images of a part. `load` raises DataError for anything missing or unreadable. Source: none.
+    Splits are called train, validation (val, valid) and test; a tree may have them as folders above its
+    classes. What is missing is cut from what is there, and `cut` says how. Images (N, C, H, W) have one channel
+    if all are grey, else three. `size` (height, width) resizes them, stretched or cropped as `fit` says;
+    without it they must have one size. `group` names a parquet column whose equal neighbours a cut in order
+    keeps together. `labelled` False takes images without class labels: all get label 0. `train`, `validation`
+    and `test` keep the first n images of a part. `load` raises DataError for anything missing or unreadable.
+    Source: the layouts of the hub's parquet files and of image folders as commonly used.
     """
 
     path: str

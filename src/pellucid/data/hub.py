@@ -24,7 +24,7 @@ def download(source: Source, roles: tuple[Role, ...], revision: str | None) -> t
         from huggingface_hub import snapshot_download  # late: only who downloads pays for the import
 
         folder = snapshot_download(
-            source.hub,
+            source.hub or source.name,
             repo_type="dataset",
             revision=revision,
             allow_patterns=[pattern for role in roles for pattern in patterns(source, role)],

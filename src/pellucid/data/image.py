@@ -59,7 +59,7 @@ def decode(data: bytes | None, form: Form, where: str) -> NDArray[np.uint8]:
 
 
 def fitted(image: Image.Image, height: int, width: int, fit: Fit) -> Image.Image:
-    """Return the image at the given size; with fit="crop" its proportions are kept and the centre is taken."""
+    """Return the image at the given size; fit="crop" keeps its proportions and takes the centre."""
     if image.size == (width, height):
         return image
     if fit == "stretch":

@@ -87,7 +87,7 @@ def _check_complete(files: list[Path]) -> None:
 
 
 def find_images(folder: Path, source: Source) -> dict[Role, tuple[Path, ...]]:
-    """Return the image files of each split of a tree with one folder per class, split folders above or not."""
+    """Return the image files per split of a tree with one folder per class, split folders above or not."""
     found: dict[Role, tuple[Path, ...]] = {}
     for role in ROLES:
         home = next((folder / name for name in source.names(role) if (folder / name).is_dir()), None)

@@ -9,7 +9,7 @@ from pellucid.data.hub import advice, download
 from pellucid.data.location import Location, find_parquet, locate
 from pellucid.data.root import data_root
 from pellucid.data.source import Role, Source
-from pellucid.data.split import Part, Split, check_part
+from pellucid.data.split import Split, check_part
 from pellucid.errors import DataError
 from pellucid.spec import Count
 
@@ -30,7 +30,7 @@ class Published:
     revision: str | None = None
 
     def load(self, part: str) -> Split:
-        """Return a part of the set; raise DataError if it is missing, unreadable or smaller than asked for."""
+        """Return a part of the set; raise DataError if it is missing, unreadable or too small."""
         check_part(part)
         location = local(self.source) or from_hub(self.source, part, self.revision)
         return assemble(self.source, location, part, getattr(self, part))
@@ -45,7 +45,7 @@ def local(source: Source) -> Location | None:
     return None
 
 
-def from_hub(source: Source, part: Part, revision: str | None) -> Location:
+def from_hub(source: Source, part: str, revision: str | None) -> Location:
     """Return the files that a part needs, fetched from the hub."""
     role: Role = "train" if part == "validation" and not source.validation else part
     folder, resolved = download(source, (role,), revision)

@@ -1,7 +1,6 @@
 """One part of a data set: images as 8-bit pixels, labels, and where they come from."""
 
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol, get_args, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -9,8 +8,7 @@ from torch import Tensor
 from pellucid.data.encoded import Encoded
 from pellucid.errors import DataError
 
-Part = Literal["train", "validation", "test"]
-PARTS: tuple[Part, ...] = get_args(Part)
+PARTS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)
@@ -51,15 +49,6 @@ class Split:
     def to(self, device: torch.device | str) -> "Split":
         """Return the split with pixels and labels on a device."""
         return replace(self, pixels=self.pixels.to(device), labels=self.labels.to(device))
-
-
-@runtime_checkable
-class Data(Protocol):
-    """The description of a data set; `load` gives one of its three parts."""
-
-    def load(self, part: str) -> Split:
-        """Return the part; raise DataError if the set is missing or unreadable."""
-        ...
 
 
 def check_part(part: str) -> None:

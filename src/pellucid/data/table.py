@@ -1,7 +1,7 @@
 """One published split as it is stored: encoded images, labels, class names."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from pellucid.errors import DataError
 
 @dataclass(frozen=True)
 class Table:
-    """Encoded images as an Arrow column of bytes, int64 labels (N,), class names if known, groups if there are.
+    """Encoded images as an Arrow column of bytes, int64 labels (N,), class names and groups if there are any.
 
     `where` names the images in errors: one name for all, or one per image.
     """
@@ -32,53 +32,39 @@ class Table:
 
 def read_parquet(files: Sequence[Path], source: Source, where: str) -> Table:
     """Read the split that the files make up; raise DataError for unreadable files and missing columns."""
-    pieces = [_read_file(path, source) for path in files]
-    images = pa.chunked_array([chunk for piece in pieces for chunk in piece[0]], type=pa.large_binary())
+    pieces = [piece for path in files for piece in _pieces(path, source)]
+    if not pieces:
+        raise DataError(f"{where} is empty")
+    images = pa.chunked_array([chunk for piece in pieces for chunk in piece.images.chunks], pa.large_binary())
     if images.null_count:
-        raise DataError(
-            f"{where} has images without bytes: the files must hold the encoded images themselves"
-        )
-    labels = torch.cat([piece[1] for piece in pieces])
-    groups = [piece[2] for piece in pieces if piece[2] is not None]
-    group = torch.cat(groups) if len(groups) == len(pieces) else None
-    return Table(images, labels, pieces[0][3], group, (where,))
+        raise DataError(f"{where} has images without bytes: the files must hold the encoded images")
+    groups = [piece.group for piece in pieces if piece.group is not None]
+    return Table(
+        images,
+        labels=torch.cat([piece.labels for piece in pieces]),
+        classes=pieces[0].classes,
+        group=torch.cat(groups) if len(groups) == len(pieces) else None,
+        where=(where,),
+    )
 
 
-def _read_file(path: Path, source: Source) -> tuple[list[Any], Tensor, Tensor | None, tuple[str, ...]]:
+def _pieces(path: Path, source: Source) -> Iterator[Table]:
+    """Yield a file's row groups; one at a time, so that images outside the superclasses are dropped early."""
     try:
         file = pq.ParquetFile(path)
-        schema = file.schema_arrow
-        image, label, classes = columns(schema, path.name, source.labelled)
-        chosen = [
-            image,
-            *([label] if label else []),
-            *([source.group] if source.group in schema.names else []),
-        ]
-        images: list[Any] = []
-        labels, groups = [], []
-        for number in range(
-            file.num_row_groups
-        ):  # one at a time: images outside the superclasses are dropped early
-            rows = file.read_row_group(number, columns=chosen)
-            ids = (
-                _integers(rows.column(label), path.name)
-                if label
-                else torch.zeros(rows.num_rows, dtype=torch.int64)
-            )
+        image, label, classes = columns(file.schema_arrow, path.name, source.labelled)
+        group = source.group if source.group in file.schema_arrow.names else None
+        for number in range(file.num_row_groups):
+            rows = file.read_row_group(number, columns=[name for name in (image, label, group) if name])
+            labels = _integers(rows, label, path.name) if label else torch.zeros(len(rows), dtype=torch.int64)
             if source.superclasses:
-                ids = superclass(ids, source)
-                rows, ids = rows.filter(pa.array((ids >= 0).numpy())), ids[ids >= 0]
-            images += _bytes(rows.column(image)).chunks
-            labels.append(ids)
-            if source.group in schema.names:
-                groups.append(_integers(rows.column(source.group), path.name))
+                labels = superclass(labels, source)
+                rows, labels = rows.filter(pa.array((labels >= 0).numpy())), labels[labels >= 0]
+            groups = _integers(rows, group, path.name) if group else None
+            yield Table(_bytes(rows.column(image)), labels, classes, groups, (path.name,))
     except (pa.ArrowException, OSError) as error:
-        raise DataError(
-            f"{path} is not a readable parquet file ({type(error).__name__}): fetch it again"
-        ) from None
-    empty = torch.empty(0, dtype=torch.int64)
-    group = torch.cat([*groups, empty]) if source.group in schema.names else None
-    return images, torch.cat([*labels, empty]), group, classes
+        why = type(error).__name__
+        raise DataError(f"{path} is not a readable parquet file ({why}): fetch it again") from None
 
 
 def columns(schema: Any, name: str, labelled: bool = True) -> tuple[str, str | None, tuple[str, ...]]:
@@ -121,9 +107,10 @@ def _bytes(column: Any) -> Any:
     return column.cast(pa.large_binary())  # 64-bit offsets: 32-bit ones end at 2 GiB
 
 
-def _integers(column: Any, name: str) -> Tensor:
+def _integers(rows: Any, name: str, file: str) -> Tensor:
+    column = rows.column(name)
     if column.null_count:
-        raise DataError(f"{name} has images without a label")
+        raise DataError(f"{file} has images without a value in the column {name}")
     return torch.from_numpy(column.cast(pa.int64()).to_numpy().copy())
 
 

@@ -12,8 +12,8 @@ from pellucid.rng import permutation
 def limited(rows: Tensor, labels: Tensor, limit: int | None, words: str, what: str) -> tuple[Tensor, str]:
     """Keep the first `limit` rows, and say so in the words; raise DataError if there are fewer.
 
-    Where the images are sorted by class, the first ones would show the first classes only: then they are taken
-    from a seeded order.
+    Where the images are sorted by class, the first ones would show the first classes only: then they are
+    taken from a seeded order.
     """
     if limit is None:
         return rows, words
@@ -27,12 +27,12 @@ def limited(rows: Tensor, labels: Tensor, limit: int | None, words: str, what: s
 
 
 def sha256_of(pixels: Tensor | Encoded, labels: Tensor) -> str:
-    """Return the SHA-256 (hex) over the bytes of the pixels, or of the encoded images, and of the int64 labels."""
+    """Return the SHA-256 (hex) over the pixels, or the encoded images, and the int64 labels."""
     digest = hashlib.sha256()
     if isinstance(pixels, Encoded):
         for row in pixels.rows.tolist():
             digest.update(pixels.column[row].as_py())
     else:
-        digest.update(memoryview(pixels.contiguous().numpy()).cast("B") if pixels.numel() else b"")
+        digest.update(pixels.contiguous().numpy().data)
     digest.update(labels.contiguous().numpy().tobytes())
     return digest.hexdigest()
