@@ -57,10 +57,10 @@ class Gradient:
         with reading(model, create_graph), recording():
             leaf = x if create_graph and x.requires_grad else x.detach().requires_grad_(True)
             logits = model(leaf)
-            columns = check_labels(target, len(x), logits.shape[1], "targets").view(len(x), -1)
+            columns = check_labels(target, len(x), logits.shape[1], "targets")
             maps = [
                 gradient(_score(self.score, logits, column), leaf, create_graph, retain_graph=True)
-                for column in columns.unbind(1)
+                for column in (columns if columns.ndim == 2 else columns[:, None]).unbind(1)
             ]
         stacked = torch.stack(maps, 1) if target.ndim == 2 else maps[0]
         return stacked if create_graph else stacked.detach()
