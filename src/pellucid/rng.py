@@ -16,6 +16,7 @@ _WORD = 1 << 64
 _GOLDEN = 0x9E3779B97F4A7C15
 _MULTIPLY = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
 _SHIFT = (30, 27, 31)
+_SIGNIFICAND = {torch.float64: 53, torch.float16: 11, torch.bfloat16: 8}  # bits held exactly; float32: 24
 
 
 def _signed(word: int) -> int:
@@ -70,7 +71,8 @@ class Stream:
     def words(self, like: Tensor, shape: tuple[int, ...], step: int = 0) -> Tensor:
         """Return int64 hash words (N, *shape), N and device taken from `like`."""
         n, device = len(like), like.device
-        positions = torch.arange(n, device=device) if self.positions is None else self.positions.to(device)
+        positions = torch.arange(n, device=device) if self.positions is None else self.positions
+        positions = positions.to(device, torch.int64)  # narrower integers would overflow to other words
         if len(positions) != n:
             raise ValueError(f"a stream of {len(positions)} samples was used on a batch of {n}")
         key = mix(positions * _signed(_GOLDEN) + _signed(mix_number(self.seed)))
@@ -82,7 +84,7 @@ class Stream:
         """Return numbers in [0, 1), shape (N, *shape) or that of `like`, in its dtype and on its device."""
         words = self.words(like, tuple(like.shape[1:]) if shape is None else shape, step)
         dtype = like.dtype if like.is_floating_point() else torch.float32
-        bits = 53 if dtype == torch.float64 else 24  # what the significand holds exactly
+        bits = _SIGNIFICAND.get(dtype, 24)
         wide = torch.float64 if dtype == torch.float64 else torch.float32
         return (_shift_right(words, 64 - bits).to(wide) * 2.0**-bits).to(dtype)
 
