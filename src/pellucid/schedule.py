@@ -33,6 +33,8 @@ class Ramp:
 
     def __call__(self, ctx: Context) -> float:
         """Return the value at this point of the run."""
+        if ctx.progress >= self.until:
+            return self.stop
         if ctx.progress <= self.begin:
-            return self.start if self.until > self.begin or ctx.progress < self.begin else self.stop
-        return self.start + (self.stop - self.start) * min(1.0, (ctx.progress - self.begin) / (self.until - self.begin or 1))
+            return self.start
+        return self.start + (self.stop - self.start) * (ctx.progress - self.begin) / (self.until - self.begin)
