@@ -4,6 +4,7 @@ import io
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -12,7 +13,7 @@ from matplotlib.figure import Figure
 
 INK, GREY, LINE = "#1c1e21", "#5b6169", "#c9cdd2"
 
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text: small, selectable, in the font of the page
     "svg.hashsalt": "pellucid",
     "text.parse_math": False,  # a class called "$" is no formula
@@ -54,7 +55,8 @@ def drawing() -> Iterator[None]:
 def png(figure: Figure, dpi: int) -> bytes:
     """Return the figure as PNG bytes, without date and version."""
     out = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(out, metadata={"Software": None}, pil_kwargs={"dpi": (dpi, dpi)})
+    FigureCanvasAgg(figure)
+    figure.savefig(out, format="png", dpi=dpi, metadata={"Software": None})
     return out.getvalue()
 
 
@@ -62,7 +64,8 @@ def svg(figure: Figure, prefix: str, title: str) -> str:
     """Return the figure as an <svg> element to stand inside a page; its ids begin with `prefix`."""
     out = io.StringIO()
     nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    FigureCanvasSVG(figure).print_svg(out, metadata=nothing)
+    FigureCanvasSVG(figure)
+    figure.savefig(out, format="svg", metadata=nothing)
     return _inline(out.getvalue(), prefix, title)
 
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -28,7 +29,7 @@ def columns(block: CurveFigure) -> int:
 
 def panel_figure(panel: Panel, looks: Looks, across: int) -> Figure:
     """Draw one panel alone, small where many stand side by side so that its text stays legible."""
-    size = {1: (4.8, 3.1), 2: (3.9, 2.8)}.get(across, (WIDTH, HEIGHT) if across == 3 else (2.8, 2.4))
+    size = {1: (4.8, 3.1), 2: (4.5, 3.0)}.get(across, (WIDTH, HEIGHT) if across == 3 else (2.8, 2.4))
     figure = Figure(figsize=size, layout="constrained")
     draw_panel(figure.add_subplot(), panel, looks)
     return figure
@@ -46,8 +47,10 @@ def whole_figure(block: CurveFigure) -> Figure:
         Line2D([], [], color=colour, marker=marker, label=name) for name, (colour, marker) in looks.items()
     ]
     if any(curve.printed for panel in block.panels for curve in panel.curves):
-        paper = {"color": GREY, "marker": "o", "markerfacecolor": "white", "label": "printed in the paper"}
-        handles.append(Line2D([], [], linestyle=(0, (3, 2)), linewidth=1.0, **paper))
+        paper: dict[str, Any] = {"color": GREY, "marker": "o", "markerfacecolor": "white"}
+        handles.append(
+            Line2D([], [], linestyle=(0, (3, 2)), linewidth=1.0, label="printed in the paper", **paper)
+        )
     if handles:
         figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 3 * across))
     return figure
@@ -83,8 +86,15 @@ def _draw_curve(axes: Axes, curve: Curve, looks: Looks) -> None:
             axes.errorbar(x, y, yerr=reach, color=colour, fmt="none", capsize=2, linewidth=1)
     axes.plot(x, y, color=colour, marker=shape)
     if curve.printed is not None:
-        hollow = {"marker": shape, "markerfacecolor": "white", "markersize": 5.5, "linewidth": 1.0}
-        axes.plot(x, _array(curve.printed), color=colour, linestyle=(0, (3, 2)), **hollow)
+        hollow: dict[str, Any] = {
+            "marker": shape,
+            "markerfacecolor": "white",
+            "markersize": 5.5,
+            "linewidth": 1.0,
+        }
+        printed = _array(curve.printed)
+        known = np.isfinite(printed)  # papers print some points only; the line joins those
+        axes.plot(x[known], printed[known], color=colour, linestyle=(0, (3, 2)), **hollow)
 
 
 def _scale(axes: Axes, panel: Panel) -> None:

@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from pellucid.report.canvas import GREY
 from pellucid.report.content import Cell, Heatmap, HeatmapFigure
 from pellucid.report.looks import shade
-from pellucid.report.numbers import interval, missing, written
+from pellucid.report.numbers import missing, written
 
 _NOTHING = ("#f1f2f4", GREY)
 ACROSS = 2
@@ -50,6 +50,6 @@ def _draw(axes: Axes, heatmap: Heatmap) -> None:
 
 
 def _lines(cell: Cell) -> str:
-    printed = "" if missing(cell.printed) else f"paper {written(cell.printed, cell.style)}"
-    lines = (written(cell.value, cell.style), interval(cell.low, cell.high, cell.style), printed)
+    said = written(cell)
+    lines = (said.value, said.interval, said.printed and f"paper {said.printed}")
     return "\n".join(line for line in lines if line)

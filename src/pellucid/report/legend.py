@@ -43,6 +43,11 @@ def has_printed(block: CurveFigure) -> bool:
     return any(curve.printed for panel in block.panels for curve in panel.curves)
 
 
+def has_bands(block: CurveFigure) -> bool:
+    """Return whether any panel shows intervals."""
+    return any(curve.low and curve.high for panel in block.panels for curve in panel.curves)
+
+
 def swatch(colour: str, marker: str, hollow: bool = False) -> Markup:
     """Return a short line with its marker as a small <svg>; colour is "#rrggbb"."""
     shape = MarkerStyle(marker)

@@ -1,8 +1,9 @@
 """How numbers are written, the same in every table, figure and text."""
 
 import math
+from typing import NamedTuple
 
-from pellucid.report.content import Cell, Number, Style
+from pellucid.report.content import Cell, Number, Style, Table
 
 MISSING = "—"
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -43,35 +44,62 @@ def percent(value: float, sign: bool = True) -> str:
     return f"{100 * value:.1f}".replace("-", "−") + ("\u202f%" if sign else "")
 
 
-def written(value: float | str | None, style: Style = "percent", sign: bool = True) -> str:
-    """Write any value of a cell; a missing one is a dash."""
+class Written(NamedTuple):
+    """The words of a cell; `interval` and `printed` are "" where there is none."""
+
+    value: str
+    interval: str
+    printed: str
+
+
+def written(cell: Cell) -> Written:
+    """Return what is written in a cell; a missing value is a dash.
+
+    >>> written(Cell(0.973, 0.961, 1, printed=0.98))
+    Written(value='97.3\\u202f%', interval='96.1–100.0', printed='98.0')
+    >>> written(Cell(12)), written(Cell(None))
+    (Written(value='12', interval='', printed=''), Written(value='—', interval='', printed=''))
+    """
+    style: Style = "number" if isinstance(cell.value, int) else cell.style
+    return Written(
+        _value(cell.value, style), _interval(cell.low, cell.high, style), _bare(cell.printed, style)
+    )
+
+
+def one_line(cell: Cell | str) -> str:
+    """Write a whole cell in one line: value, [interval], (paper: printed value)."""
+    if isinstance(cell, str):
+        return cell
+    said = written(cell)
+    parts = (said.value, said.interval and f"[{said.interval}]", said.printed and f"(paper: {said.printed})")
+    return " ".join(part for part in parts if part)
+
+
+def numeric(table: Table, place: int) -> bool:
+    """Return whether a column holds numbers, which are set to the right."""
+    cells = [row[place] for row in table.rows]
+    return any(isinstance(cell, Cell) and not isinstance(cell.value, str) for cell in cells)
+
+
+def _value(value: float | str | None, style: Style) -> str:
     if isinstance(value, str):
         return value
     if value is None or missing(value):
         return MISSING
-    return percent(value, sign) if style == "percent" and not isinstance(value, int) else number(value)
+    return percent(value) if style == "percent" else number(value)
 
 
-def interval(low: Number, high: Number, style: Style = "percent") -> str:
-    """Write an interval without its unit, "" where either end is missing.
-
-    >>> interval(0.961, 0.982), interval(0.1, None)
-    ('96.1–98.2', '')
-    """
-    if low is None or high is None or missing(low) or missing(high):
+def _interval(low: Number, high: Number, style: Style) -> str:
+    if missing(low) or missing(high):
         return ""
-    apart = " to " if min(low, high) < 0 else "–"
-    return f"{written(low, style, sign=False)}{apart}{written(high, style, sign=False)}"
+    below = "−" in _bare(low, style) + _bare(high, style)  # a dash between signs is hard to read
+    return f"{_bare(low, style)}{' to ' if below else '–'}{_bare(high, style)}"
 
 
-def plain(cell: Cell | str) -> str:
-    """Write a whole cell in one line: value, [interval], (paper: printed value)."""
-    if isinstance(cell, str):
-        return cell
-    within = interval(cell.low, cell.high, cell.style)
-    parts = [written(cell.value, cell.style), f"[{within}]" if within else ""]
-    parts.append("" if missing(cell.printed) else f"(paper: {written(cell.printed, cell.style)})")
-    return " ".join(part for part in parts if part)
+def _bare(value: Number, style: Style) -> str:
+    if value is None or missing(value):
+        return ""
+    return percent(float(value), sign=False) if style == "percent" else number(value)
 
 
 def power_of_ten(value: float) -> str:

@@ -60,12 +60,15 @@ def _view(block: Block, count: Counter[str]) -> dict[str, Any]:
         view |= {
             "legend": legend.entries(block),
             "printed": legend.has_printed(block),
+            "bands": legend.has_bands(block),
             "columns": columns(block),
         }
         view["paper_swatch"] = legend.swatch("#5b6169", "o", hollow=True)
         view["tables"] = [panel_table(panel) for panel in block.panels]
     if isinstance(block, BoxFigure):
         view["tables"] = [box_table(panel) for panel in block.panels]
+        floors = sorted({panel.floor for panel in block.panels if panel.log})
+        view["floors"] = [numbers.power_of_ten(floor) for floor in floors]
     return view
 
 
@@ -87,9 +90,9 @@ def _environment() -> Environment:
     environment.filters |= {
         "missing": numbers.missing,
         "written": numbers.written,
-        "interval": numbers.interval,
         "data_uri": pictures.data_uri,
-        "lines": pictures.lines,
+        "spoken": pictures.spoken,
+        "numeric": numbers.numeric,
         "description": pictures.description,
         "cell_looks": cell_looks,
     }

@@ -62,6 +62,18 @@ def lines(picture: Picture) -> list[str]:
     return said
 
 
+def spoken(picture: Picture, column: str) -> list[tuple[str, str]]:
+    """Return the lines under the picture with their tone: "right", "wrong" or "".
+
+    The caption is left out where it only repeats the title of the column.
+    """
+    said = [(line, "") for line in lines(picture)]
+    if picture.label is not None and picture.right is not None:
+        said[0] = (said[0][0], "right" if picture.right else "wrong")
+    repeated = picture.caption.casefold() == column.casefold() and bool(said)
+    return said if repeated else [(picture.caption, ""), *said]
+
+
 def description(picture: Picture, owner: str) -> str:
     """Return the text that stands for the picture where it cannot be seen."""
     return ", ".join([f"{owner}: {picture.caption}" if owner else picture.caption, *lines(picture)])
