@@ -81,7 +81,8 @@ class SVHN(Published):
     """House-number digits, 32x32 RGB; a tenth of train is the validation part.
 
     Where a local folder has the test split alone, it is cut in order at 70% and 80%, moved to the next
-    change of `house_number`, so that no house is divided. Source: Netzer et al. 2011. Deviation: `extra` is not used.
+    change of `house_number`, so that no house is divided. Source: Netzer et al. 2011. Deviation: `extra` is
+    left out.
     """
 
     source: ClassVar[Source] = Source(

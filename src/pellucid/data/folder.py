@@ -23,12 +23,12 @@ class Folder:
     """A folder of images: parquet files named by split, or a tree with one folder per class.
 
     Splits are called train, validation (val, valid) and test; a tree may have them as folders above its
-    classes. What is missing is cut from what is there, and `cut` says how. Images (N, C, H, W) have one channel
-    if all are grey, else three. `size` (height, width) resizes them, stretched or cropped as `fit` says;
-    without it they must have one size. `group` names a parquet column whose equal neighbours a cut in order
-    keeps together. `labelled` False takes images without class labels: all get label 0. `train`, `validation`
-    and `test` keep the first n images of a part. `load` raises DataError for anything missing or unreadable.
-    Source: the layouts of the hub's parquet files and of image folders as commonly used.
+    classes. What is missing is cut from what is there, and `cut` says how. Images (N, C, H, W) have one
+    channel if all are grey, else three. `size` (height, width) resizes them, stretched or cropped as `fit`
+    says; without it they must have one size. `group` names a parquet column whose equal neighbours a cut in
+    order keeps together. `labelled` False takes images without class labels: all get label 0. `train`,
+    `validation` and `test` keep the first n images of a part. `load` raises DataError for anything missing or
+    unreadable. Source: the layouts of the hub's parquet files and of image folders as commonly used.
     """
 
     path: str

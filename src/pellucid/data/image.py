@@ -35,7 +35,7 @@ def open_image(data: bytes | None, where: str) -> Image.Image:
     """Return the image, its header read; raise DataError that names it if it cannot be opened."""
     try:
         return Image.open(io.BytesIO(data or b""))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+    except Exception:  # Pillow's readers raise whatever their parsing stumbles over
         raise DataError(f"{where} is not a readable image; fetch it again or take it out") from None
 
 
@@ -46,13 +46,13 @@ def decode(data: bytes | None, form: Form, where: str) -> NDArray[np.uint8]:
     if not form.resize and image.size != (width, height):
         found = f"{image.size[1]}x{image.size[0]}"
         raise DataError(
-            f"{where} is {found} where others are {height}x{width}: give size=(height, width) to resize all"
+            f"{where} is {found}, others are {height}x{width}: load them as a folder with size=HEIGHT,WIDTH"
         )
     try:
         image = image.convert("L" if form.channels == 1 else "RGB")
         if form.resize:
             image = fitted(image, height, width, form.fit)
-    except (OSError, ValueError, SyntaxError):
+    except Exception:  # as above
         raise DataError(f"{where} is truncated or corrupt; fetch it again or take it out") from None
     pixels = np.asarray(image)
     return pixels[None] if form.channels == 1 else pixels.transpose(2, 0, 1)

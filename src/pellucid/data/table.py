@@ -52,7 +52,7 @@ def _pieces(path: Path, source: Source) -> Iterator[Table]:
     """Yield a file's row groups; one at a time, so that images outside the superclasses are dropped early."""
     try:
         file = pq.ParquetFile(path)
-        image, label, classes = columns(file.schema_arrow, path.name, source.labelled)
+        image, label, classes = columns(file.schema_arrow, path.name, source)
         group = source.group if source.group in file.schema_arrow.names else None
         for number in range(file.num_row_groups):
             rows = file.read_row_group(number, columns=[name for name in (image, label, group) if name])
@@ -67,11 +67,11 @@ def _pieces(path: Path, source: Source) -> Iterator[Table]:
         raise DataError(f"{path} is not a readable parquet file ({why}): fetch it again") from None
 
 
-def columns(schema: Any, name: str, labelled: bool = True) -> tuple[str, str | None, tuple[str, ...]]:
+def columns(schema: Any, name: str, source: Source) -> tuple[str, str | None, tuple[str, ...]]:
     """Return the image column, the label column and the class names of a schema.
 
     The first Image and the first ClassLabel feature where the file says what its columns mean; else the first
-    column of bytes and the first of whole numbers. Raises DataError if there is none.
+    column of bytes and the first of whole numbers that is not the group. Raises DataError if there is none.
     """
     features = _features(schema)
     image = next((c for c, f in features.items() if f.get("_type") == "Image" and c in schema.names), None)
@@ -80,11 +80,14 @@ def columns(schema: Any, name: str, labelled: bool = True) -> tuple[str, str | N
     )
     classes = tuple(str(part) for part in features[label].get("names") or ()) if label else ()
     image = image or next((field.name for field in schema if _holds_bytes(field.type)), None)
-    label = label or next((field.name for field in schema if pa.types.is_integer(field.type)), None)
-    if image is None or (labelled and label is None):
+    numbers = [
+        field.name for field in schema if pa.types.is_integer(field.type) and field.name != source.group
+    ]
+    label = label or next(iter(numbers), None)
+    if image is None or (source.labelled and label is None):
         needed = "column of encoded images" if image is None else "column of class labels"
         raise DataError(f"{name} has no {needed}; its columns are {', '.join(schema.names)}")
-    return (image, label, classes) if labelled else (image, None, ())
+    return (image, label, classes) if source.labelled else (image, None, ())
 
 
 def _features(schema: Any) -> dict[str, dict[str, Any]]:
