@@ -3,12 +3,13 @@
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from sklearn.datasets import load_digits
 
-from pellucid.data import Digits
+from pellucid.data import Digits, digits
 from pellucid.data.digits import enlarge
 from pellucid.errors import DataError, SpecError
 from pellucid.spec import from_dict, to_dict
@@ -48,10 +49,10 @@ def test_the_parts_are_all_images_once():
 
 
 def test_labels_stay_with_their_images():
-    digits = load_digits()
+    known = load_digits()
     label_of = {
         bytes(image): int(y)
-        for image, y in zip(enlarge(torch.from_numpy(digits.images).long()).numpy(), digits.target)
+        for image, y in zip(enlarge(torch.from_numpy(known.images).long()).numpy(), known.target)
     }
     split = Digits().load("test")
     assert [label_of[bytes(image)] for image in split.pixels[:, 0].numpy()] == split.labels.tolist()
@@ -85,6 +86,10 @@ def test_a_cut_keeps_the_first_images_and_says_so():
     assert len(Digits(train=10).load("test")) == 400
 
 
+def test_both_ways_to_the_stored_digits_agree():
+    assert np.array_equal(digits._stored(), digits._asked())
+
+
 def test_loading_again_gives_the_same_object():
     assert Digits().load("train") is Digits().load("train")
 
@@ -106,7 +111,7 @@ def test_the_description_goes_through_json():
 def test_digits_import_nothing_that_downloads():
     program = (
         "import sys; from pellucid.data import Digits; Digits().load('test');"
-        "print([name for name in ('huggingface_hub', 'datasets', 'torchvision') if name in sys.modules])"
+        "print([name for name in ('huggingface_hub', 'datasets', 'torchvision', 'sklearn') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -60,6 +60,13 @@ def test_a_truncated_image_is_named(form):
         decode(data[: len(data) // 2], Form(3, (64, 64)), "image 3 of x")
 
 
+def test_sixteen_bits_are_refused_rather_than_clipped():
+    buffer = io.BytesIO()
+    Image.fromarray(np.full((6, 5), 40_000, dtype=np.uint16)).save(buffer, "PNG")
+    with pytest.raises(DataError, match="more than 8 bits"):
+        decode(buffer.getvalue(), Form(1, (6, 5)), "it")
+
+
 def test_palettes_and_transparency_become_rgb():
     buffer = io.BytesIO()
     Image.new("RGBA", (5, 6), (10, 20, 30, 128)).save(buffer, "PNG")

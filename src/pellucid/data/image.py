@@ -43,6 +43,8 @@ def decode(data: bytes | None, form: Form, where: str) -> NDArray[np.uint8]:
     """Return one image as pixels (C, H, W); raise DataError if it is unreadable or of another size."""
     image = open_image(data, where)
     height, width = form.size
+    if image.mode.startswith(("I", "F")):
+        raise DataError(f"{where} has more than 8 bits per value (mode {image.mode}): convert it to 8 bits")
     if not form.resize and image.size != (width, height):
         found = f"{image.size[1]}x{image.size[0]}"
         raise DataError(
