@@ -1,8 +1,9 @@
 """Adversarial training."""
 
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar, Literal
 
+import torch
 from torch import Tensor, nn
 
 from pellucid.attacks import FGSM
@@ -23,6 +24,9 @@ class AdversarialTraining:
 
     The default is Ross & Doshi-Velez's: share 1/2, FGSM with eps 0.3 against the model's own predictions, its
     gradient taken in train mode (batch statistics, dropout); both forwards update the batch-norm statistics.
+    batches="separate" passes clean and adversarial images through the network one after the other, each with batch
+    statistics of its own (the authors' code); "together" in one batch, which keeps the running statistics of batch
+    normalisation those of what the network sees, where separate ones drift apart (small data, large eps).
     `eps` moves the attack's eps during training; where it is 0 no attack is run and x' = x.
     x (N, C, H, W) in [0, 1], y (N,) -> {"cross_entropy", "adversarial_cross_entropy"}, the weighted terms.
     Raises InputError for images outside [0, 1] and labels out of range.
@@ -31,7 +35,10 @@ class AdversarialTraining:
 
     attack: AttackField = field(default_factory=lambda: FGSM(eps=0.3, labels="predicted", mode="train"))
     share: Share = 0.5
+    batches: Literal["separate", "together"] = "separate"
     eps: Annotated[Ramp, member("ramp")] | None = None
+
+    moves: ClassVar[str] = "attacked_accuracy"
 
     def check(self) -> None:
         """Refuse a ramp for an attack that has no eps."""
@@ -42,9 +49,13 @@ class AdversarialTraining:
         """Return the loss terms."""
         ctx = ctx or Context()
         x = check_images(x)
-        logits = model(x)
-        y = check_labels(y, len(x), logits.shape[1])
-        adversarial = model(self._examples(model, x, y, ctx))
+        if self.batches == "together":
+            y = check_labels(y, len(x), single=True)
+            logits, adversarial = model(torch.cat([x, self._examples(model, x, y, ctx)])).split(len(x))
+        else:
+            logits = model(x)
+            y = check_labels(y, len(x), logits.shape[1], single=True)
+            adversarial = model(self._examples(model, x, y, ctx))
         return {
             "cross_entropy": (1 - self.share) * cross_entropy(logits, y).mean(),
             "adversarial_cross_entropy": self.share * cross_entropy(adversarial, y).mean(),

@@ -1,7 +1,7 @@
 """Input-gradient regularisation (double backpropagation)."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -37,12 +37,14 @@ class DoubleBackprop:
     weight: NonNegative = 109.83
     normalisation: Literal["paper", "paper_sum", "code"] = "paper"
 
+    moves: ClassVar[str] = "input_gradient_norm"
+
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, ctx: Context | None = None) -> dict[str, Tensor]:
         """Return the loss terms."""
         x = check_images(x).detach().requires_grad_(True)
         with torch.enable_grad():
             logits = model(x)
-            losses = cross_entropy(logits, check_labels(y, len(x), logits.shape[1]))
+            losses = cross_entropy(logits, check_labels(y, len(x), logits.shape[1], single=True))
             squares = gradient(losses, x, create_graph=True).flatten(1).square().sum(1)
         if self.normalisation == "paper_sum":
             return {"cross_entropy": losses.sum(), "gradient_penalty": self.weight * squares.sum()}

@@ -1,6 +1,7 @@
 """Training without a defence."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -20,7 +21,11 @@ class Standard:
     Source: Ross & Doshi-Velez 2018, equation 1. Deviations: mean instead of sum over the batch.
     """
 
+    moves: ClassVar[str] = "nothing"
+
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, ctx: Context | None = None) -> dict[str, Tensor]:
         """Return the loss terms."""
-        x, logits = check_images(x), model(x)
-        return {"cross_entropy": cross_entropy(logits, check_labels(y, len(x), logits.shape[1])).mean()}
+        x = check_images(x)
+        logits = model(x)
+        y = check_labels(y, len(x), logits.shape[1], single=True)
+        return {"cross_entropy": cross_entropy(logits, y).mean()}
