@@ -179,6 +179,15 @@ class World:
         return model.eval()
 
     @cached_property
+    def beginner(self) -> Trained:
+        """A network half-way through plain training on the digits; never change it, copy it."""
+        x, y, _, _ = self.digits
+        with global_seed(2):
+            model = Trained(10, (12, 16, 32), (1, 2, 2))
+            fit(model, x, y, lambda a, b, _: functional.cross_entropy(model(a), b), steps=200, lr=8e-3)
+        return model
+
+    @cached_property
     def known(self) -> tuple[Tensor, Tensor]:
         """64 test digits that the classifier knows."""
         _, _, x, y = self.digits
@@ -190,7 +199,7 @@ class World:
         """A network trained to name the texture of an object in noise, with pictures that show where it is."""
         train, test = draw_objects(512, seed=11), draw_objects(64, seed=12)
         with global_seed(1):
-            model = Trained(3, (12, 12, 16), (1, 1, 2))
+            model = Trained(3, (12, 12, 16), (1, 2, 1))
             fit(
                 model,
                 train[0],
@@ -212,19 +221,19 @@ class Objects:
     mask: Tensor
 
 
-def draw_objects(n: int, seed: int, side: int = 16, patch: int = 6) -> tuple[Tensor, Tensor, Tensor]:
-    """Draw a bright striped (across, down) or plain square at a random place on a noisy background."""
+def draw_objects(n: int, seed: int, side: int = 16, patch: int = 5) -> tuple[Tensor, Tensor, Tensor]:
+    """Draw a bright square at a random place on noise; its class is its texture: stripes across, down, or checks."""
     stream, like = Stream(seed), torch.empty(n, 0)
     y = stream.child("class").integers(like, 3)
-    x = 0.3 * stream.uniform(like, (1, side, side))
+    x = 0.5 * stream.uniform(like, (1, side, side))
     mask = torch.zeros(n, side, side, dtype=torch.bool)
     stripes = (torch.arange(patch) % 2).float().expand(patch, patch)
-    textures = torch.stack([stripes, stripes.T, torch.full((patch, patch), 0.5)])
+    textures = torch.stack([stripes, stripes.T, (stripes + stripes.T) % 2])
     rows = stream.child("row").integers(like, side - patch + 1).tolist()
     columns = stream.child("column").integers(like, side - patch + 1).tolist()
     for i in range(n):
         place = (slice(rows[i], rows[i] + patch), slice(columns[i], columns[i] + patch))
-        x[(i, 0, *place)] += 0.7 * textures[int(y[i])]
+        x[(i, 0, *place)] = 0.3 * x[(i, 0, *place)] + 0.4 + 0.45 * textures[int(y[i])]
         mask[(i, *place)] = True
     return x, y, mask
 
