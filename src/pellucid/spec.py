@@ -30,7 +30,7 @@ HOMES = {
     "data": "pellucid.data",
     "optimiser": "pellucid.optimisers",
     "ramp": "pellucid.schedule",
-    "task": "pellucid.tasks",
+    "task": "pellucid.studies",
 }
 
 _REGISTRY: dict[str, dict[str, type]] = {kind: {} for kind in HOMES}
@@ -56,9 +56,15 @@ def read_number(value: Any) -> Any:
 
 def _finite(value: Any) -> Any:
     value = read_number(value)
-    if isinstance(value, (int, float)) and not math.isfinite(value):
+    if not isinstance(value, (int, float)):
+        return value
+    try:
+        value = value + 0.0  # -0.0 becomes 0.0: one digest
+    except OverflowError:  # an integer beyond every float
+        value = math.inf
+    if not math.isfinite(value):
         raise ValueError("a finite number is needed")
-    return value + 0.0 if isinstance(value, (int, float)) else value  # -0.0 becomes 0.0: one digest
+    return value
 
 
 def read_flag(value: Any) -> Any:
@@ -130,7 +136,7 @@ def register(kind: str, name: str) -> Callable[[_C], _C]:
             raise TypeError(f"the {kind} {name!r} is already {known.__module__}.{known.__qualname__}")
         _REGISTRY[kind][name] = cls
         cls._registered_as = (kind, name)  # type: ignore[attr-defined]
-        cls.__init__ = _checked(cls)  # type: ignore[misc]
+        cls.__init__ = _checked(cls)  # type: ignore[method-assign]
         return cls
 
     return file
@@ -186,7 +192,7 @@ def kind_of(value: Any) -> str | None:
 
 def name_of(value: Any) -> str:
     """Return the name under which a description's class is registered."""
-    return str(type(value)._registered_as[1])  # type: ignore[attr-defined]
+    return str(type(value)._registered_as[1])
 
 
 def names(kind: str) -> list[str]:
