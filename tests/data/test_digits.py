@@ -111,7 +111,8 @@ def test_the_description_goes_through_json():
 def test_digits_import_nothing_that_downloads():
     program = (
         "import sys; from pellucid.data import Digits; Digits().load('test');"
-        "print([name for name in ('huggingface_hub', 'datasets', 'torchvision', 'sklearn') if name in sys.modules])"
+        "names = ('huggingface_hub', 'datasets', 'torchvision', 'sklearn');"
+        "print([name for name in names if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -67,7 +67,7 @@ def _all() -> tuple[Tensor, Tensor]:
 def _stored() -> NDArray[np.int64]:
     """Return the digits as scikit-learn stores them, (1797, 65): 64 pixels and the label.
 
-    Reads its file, as importing scikit-learn takes ten times as long as all the rest; asks it if the file moved.
+    Reads its file, as importing scikit-learn takes ten times as long as all the rest; asks it if that moved.
     """
     package = importlib.util.find_spec("sklearn")
     for place in (package.submodule_search_locations or ()) if package else ():
