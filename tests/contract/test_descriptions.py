@@ -97,6 +97,11 @@ def test_digests_are_the_same_in_another_process() -> None:
     )
     environment = os.environ | {"PYTHONHASHSEED": "12345"}
     found = subprocess.run(
-        [sys.executable, "-c", script], input="\n".join(tags), text=True, capture_output=True, env=environment, check=True
+        [sys.executable, "-c", script],
+        input="\n".join(tags),
+        text=True,
+        capture_output=True,
+        env=environment,
+        check=True,
     )
     assert found.stdout.split() == [digest(case.values[0]) for case in ALL]
