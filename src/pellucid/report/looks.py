@@ -30,7 +30,7 @@ def shade(value: float, lowest: float, highest: float) -> tuple[str, str]:
     share = 0.5 if highest == lowest else (value - lowest) / (highest - lowest)
     # the ends of the scale are cut so that text is legible everywhere
     background = to_hex(matplotlib.colormaps[SEQUENTIAL](0.04 + 0.86 * min(max(share, 0.0), 1.0)))
-    return background, "#111111" if luminance(background) > 0.3 else "#ffffff"
+    return background, "#000000" if luminance(background) > 0.179 else "#ffffff"
 
 
 def luminance(colour: str) -> float:

@@ -1,7 +1,7 @@
 """Tables for the documentation."""
 
 from pellucid.report.content import Table
-from pellucid.report.numbers import one_line
+from pellucid.report.numbers import numeric, one_line
 
 _HARMFUL = {"\\": "\\\\", "|": "\\|", "<": "&lt;", ">": "&gt;", "\r": " ", "\n": " "}
 

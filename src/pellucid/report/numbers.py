@@ -17,8 +17,8 @@ def missing(value: float | str | None) -> bool:
 def number(value: float) -> str:
     """Write a number with three significant digits, very small and large ones as powers of ten.
 
-    >>> number(0.1234), number(-12.5), number(12345.6), number(3.2e-12), number(7)
-    ('0.123', '−12.5', '12,346', '3.20·10⁻¹²', '7')
+    >>> number(0.1234), number(-12.5), number(12345.6), number(3.2e-12), number(0.0)
+    ('0.123', '−12.5', '12,346', '3.20·10⁻¹²', '0')
     """
     if isinstance(value, int):
         return f"{value:,}".replace("-", "−")
@@ -31,7 +31,7 @@ def number(value: float) -> str:
     elif size >= 100:
         text = f"{value:,.0f}"
     else:
-        text = f"{value:.3g}" if size < 1e-2 else f"{value:.{2 - max(math.floor(math.log10(size)), -1)}f}"
+        text = f"{value:.{2 - math.floor(math.log10(size)) if size else 0}f}"
     return text.replace("-", "−")
 
 
@@ -103,10 +103,12 @@ def _bare(value: Number, style: Style) -> str:
 
 
 def power_of_ten(value: float) -> str:
-    """Write the label of a tick on a log axis.
+    """Write the label of a tick on a log axis, in full where it is no power of ten.
 
-    >>> power_of_ten(1e-5), power_of_ten(1.0)
-    ('10⁻⁵', '1')
+    >>> power_of_ten(1e-5), power_of_ten(1.0), power_of_ten(0.02)
+    ('10⁻⁵', '1', '0.0200')
     """
     power = round(math.log10(value)) if value > 0 else 0
+    if not math.isclose(value, 10.0**power):
+        return number(value)
     return "1" if power == 0 else f"10{str(power).translate(_SUPERSCRIPT)}"

@@ -30,6 +30,8 @@ def whole_figure(block: Gallery) -> Figure:
                 axes.set_ylabel(row.title, rotation=0, ha="right", va="center", fontsize=8)
             if picture is not None:
                 _place(axes, picture)
+            elif j < len(row.pictures):
+                axes.text(0.5, 0.5, "missing", transform=axes.transAxes, ha="center", va="center", color=GREY)
     return figure
 
 

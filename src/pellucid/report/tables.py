@@ -2,7 +2,7 @@
 
 from pellucid.report.boxes import summarise
 from pellucid.report.content import BoxPanel, Cell, Curve, Number, Panel, Style, Table
-from pellucid.report.numbers import number
+from pellucid.report.numbers import power_of_ten
 
 _MOST = 16  # columns; longer curves are thinned
 
@@ -21,7 +21,7 @@ def panel_table(panel: Panel) -> Table:
 def box_table(panel: BoxPanel) -> Table:
     """Return one row a distribution: how many values, its mean and quantiles."""
     header = ["", "values", "mean", "5 %", "25 %", "median", "75 %", "95 %"]
-    header += [f"at {number(panel.floor)} or below"] if panel.log else []
+    header += [f"at {power_of_ten(panel.floor)} or below"] if panel.log else []
     rows = []
     for box in panel.boxes:
         found = summarise(box, panel)

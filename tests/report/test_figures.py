@@ -1,0 +1,169 @@
+import io
+import math
+import re
+
+import matplotlib
+import numpy as np
+import pytest
+from PIL import Image
+
+from pellucid.errors import InputError
+from pellucid.report import (
+    Box,
+    BoxFigure,
+    BoxPanel,
+    Cell,
+    Curve,
+    CurveFigure,
+    Gallery,
+    Heatmap,
+    HeatmapFigure,
+    Panel,
+    Picture,
+    to_png,
+)
+from pellucid.report.boxes import summarise
+from pellucid.report.figures import panel_svgs, to_svg
+from pellucid.report.looks import luminance, shade, styles
+from pellucid.report.pictures import pixels
+from pellucid.report.tables import panel_table
+
+
+@pytest.fixture(params=["curves", "heatmaps", "boxes", "gallery"])
+def block(request):
+    return request.getfixturevalue(request.param)
+
+
+def one(curve: Curve, **how) -> CurveFigure:
+    return CurveFigure("c", (Panel("p", (curve,), "x", "y", **how),))
+
+
+def test_every_block_is_a_png_that_repeats_byte_by_byte(block):
+    first = to_png(block, dpi=60)
+    image = np.asarray(Image.open(io.BytesIO(first)).convert("L"))
+    assert image.std() > 5  # something was drawn
+    assert to_png(block, dpi=60) == first
+
+
+def test_every_block_is_an_svg_whose_ids_carry_its_prefix(block):
+    text = to_svg(block, "here")
+    ids = re.findall(r' id="([^"]+)"', text)
+    assert len(ids) == len(set(ids))
+    assert all(name.startswith("here-") for name in ids)
+    assert set(re.findall(r"url\(#([^)]+)\)", text)) | set(re.findall(r'href="#([^"]+)"', text)) == set(ids)
+    assert "http" not in text
+    assert text == to_svg(block, "here")
+
+
+def test_drawing_leaves_the_callers_style_alone_and_does_not_follow_it(curves):
+    plain = panel_svgs(curves, "f")
+    with matplotlib.rc_context({"lines.linewidth": 9.0, "axes.facecolor": "black"}):
+        assert panel_svgs(curves, "f") == plain
+        assert matplotlib.rcParams["lines.linewidth"] == 9.0
+
+
+def test_intervals_and_printed_values_are_drawn():
+    x, y = (0.0, 1.0), (0.5, 0.4)
+    bare = panel_svgs(one(Curve("a", x, y, colour="#123456")), "f")[0]
+    banded = panel_svgs(one(Curve("a", x, y, (0.4, 0.3), (0.6, 0.5), colour="#123456")), "f")[0]
+    printed = panel_svgs(one(Curve("a", x, y, printed=y, colour="#123456")), "f")[0]
+    assert "opacity: 0.16" in banded
+    assert "opacity: 0.16" not in bare
+    assert "stroke-dasharray" in printed
+    assert "stroke-dasharray" not in bare
+    assert all("#123456" in text for text in (bare, banded, printed))
+
+
+def test_a_line_is_broken_where_a_value_is_missing():
+    def pieces(*y):
+        text = panel_svgs(one(Curve("a", tuple(range(len(y))), y, colour="#123456")), "f")[0]
+        return re.search(r'<path d="([^"]+)"[^>]*fill: none; stroke: #123456', text)[1].count("M")
+
+    assert pieces(0.1, 0.2, 0.3, 0.4, 0.5) == 1
+    assert pieces(0.1, 0.2, None, 0.4, 0.5) == 2
+
+
+@pytest.mark.parametrize(
+    "figure",
+    [
+        one(Curve("a", (0.1,), (0.5,), (0.4,), (0.6,), printed=(0.7,))),
+        one(Curve("a", (), ())),
+        one(Curve("a", (0.1, 0.2), (math.nan, None), (None, None), (None, None))),
+        one(Curve("a", (0.0, 1.0), (0.0, 1.0)), log_y=True, log_x=True),
+        one(Curve("a", (8.0, 1024.0), (3.0, -3.0)), log_x=True, y_range=None),
+        CurveFigure("c", (Panel("p", (), "x", "y"),)),
+        CurveFigure("c", ()),
+        HeatmapFigure("h", ()),
+        HeatmapFigure("h", (Heatmap("e", (), (), (), "r", "c"),)),
+        HeatmapFigure(
+            "h", (Heatmap("e", ("a",), ("a",), ((Cell(2.0),),), "r", "c", lowest=2.0, highest=2.0),)
+        ),
+        BoxFigure("b", ()),
+        BoxFigure("b", (BoxPanel("p", ()), BoxPanel("q", (Box("zeros", (0.0, 0.0)),)))),
+        BoxFigure("b", (BoxPanel("p", (Box("nothing", (math.nan,)),), log=False),)),
+        Gallery("g", ()),
+    ],
+)
+def test_degenerate_blocks_are_drawn(figure):
+    assert to_png(figure, dpi=40).startswith(b"\x89PNG")
+    assert to_svg(figure).startswith("<svg")
+
+
+def test_a_figure_without_numbers_says_so():
+    assert "no numbers" in panel_svgs(one(Curve("a", (1.0,), (None,))), "f")[0]
+
+
+def test_a_table_is_no_figure(table):
+    with pytest.raises(InputError, match="Table"):
+        to_png(table)
+
+
+def test_labels_keep_their_looks_and_choices_stand():
+    chosen = styles(
+        [
+            Curve("a", (), ()),
+            Curve("b", (), (), colour="darkred", marker="H"),
+            Curve("a", (), (), colour="red"),
+        ]
+    )
+    assert chosen["b"] == ("#8b0000", "H")
+    assert len(chosen) == 2
+    assert chosen["a"][0] != "#ff0000"
+
+
+def test_text_on_heat_maps_is_legible():
+    for value in np.linspace(0, 1, 41):
+        dark, light = sorted(luminance(colour) for colour in shade(float(value), 0.0, 1.0))
+        assert (light + 0.05) / (dark + 0.05) >= 4.5
+
+
+def test_summaries_floor_on_a_log_axis_only():
+    values = (0.0, 1e-30, 1.0, 3.0, math.nan)
+    found = summarise(Box("a", values), BoxPanel("p", (), floor=1e-20))
+    assert (found.values, found.at_floor) == (4, 2)
+    assert found.mean == pytest.approx(1.0)
+    assert found.p5 == pytest.approx(1e-20)
+    assert summarise(Box("a", values), BoxPanel("p", (), log=False)).at_floor == 0
+
+
+def test_long_curves_are_thinned_in_the_table_down_to_their_last_point():
+    x = tuple(float(i) for i in range(100))
+    table = panel_table(Panel("p", (Curve("a", x, tuple(v / 99 for v in x)),), "step", "accuracy"))
+    assert len(table.header) == 17
+    assert table.header[-1] == "99"
+    assert table.notes == ("16 of 100 points.",)
+    assert table.rows[0][-1].value == 1.0
+
+
+def test_pictures_have_the_colours_they_claim():
+    image = pixels(Picture("i", np.array([[0.0, 1.0, 2.0]])))
+    assert image.tolist() == [[0, 255, 255]]
+    blue, white, red = pixels(Picture("s", np.array([[-1.0, 0.0, 1.0]]), "signed"))[0].astype(int)
+    assert blue[2] > blue[0]
+    assert red[0] > red[2]
+    assert white.min() > 240
+    change = pixels(Picture("d", np.array([[[-0.1, 0.0, 0.1]]]), "difference"))
+    assert change.tolist() == [[[0, 128, 255]]]
+    half = pixels(Picture("d", np.array([[[-0.1, 0.0, 0.1]]]), "difference", scale=0.2))
+    assert half.tolist() == [[[64, 128, 191]]]
+    assert pixels(Picture("n", np.array([[math.nan, 0.0]]), "signed"))[0, 0].tolist() == [0xBB] * 3
