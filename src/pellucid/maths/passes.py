@@ -52,5 +52,7 @@ def gradient(values: Tensor, x: Tensor, create_graph: bool = False, retain_graph
     if not values.requires_grad:
         return torch.zeros_like(x)
     keep = create_graph if retain_graph is None else retain_graph
-    (grad,) = torch.autograd.grad(values.sum(), x, create_graph=create_graph, retain_graph=keep, allow_unused=True)
+    (grad,) = torch.autograd.grad(
+        values, x, torch.ones_like(values), create_graph=create_graph, retain_graph=keep, allow_unused=True
+    )
     return torch.zeros_like(x) if grad is None else grad

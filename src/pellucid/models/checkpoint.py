@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from pellucid.errors import CheckpointError
@@ -17,7 +17,8 @@ WEIGHTS, CONFIG = "model.safetensors", "config.json"
 
 def save_classifier(folder: Path, network: Classifier, spec: Any, shape: tuple[int, int, int], classes: tuple[str, ...]) -> None:
     """Write a network and what is needed to build it again: its description, image shape (C, H, W) and classes."""
-    save_file({k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}, folder / WEIGHTS)
+    tensors = {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
+    (folder / WEIGHTS).write_bytes(save(tensors))
     config = {"model": to_dict(spec), "shape": list(shape), "classes": list(classes)}
     (folder / CONFIG).write_text(json.dumps(config, indent=1))
 

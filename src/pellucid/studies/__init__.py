@@ -1,0 +1,23 @@
+"""The papers' experiments, one file each, with their printed numbers as data beside them."""
+
+from collections.abc import Callable
+from typing import Any
+
+from pellucid import tasks as _tasks  # a study's description may hold any task
+from pellucid.errors import SpecError
+from pellucid.studies import ross2018
+
+SCALES = ("smoke", "small", "paper")
+STUDIES: dict[str, Callable[[str], Any]] = {"ross2018": ross2018.study}
+
+__all__ = ["SCALES", "STUDIES", "find_study"]
+_ = _tasks
+
+
+def find_study(name: str, scale: str) -> Any:
+    """Return the task that is a whole study at a scale; raise SpecError that lists the known ones."""
+    if name not in STUDIES:
+        raise SpecError(f"there is no study called {name!r}; known: {', '.join(STUDIES)}")
+    if scale not in SCALES:
+        raise SpecError(f"there is no scale called {scale!r}; known: {', '.join(SCALES)}")
+    return STUDIES[name](scale)

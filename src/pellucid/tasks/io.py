@@ -1,0 +1,178 @@
+"""What a task sees of the world while it runs: its inputs, its data, its scratch folder, who is watching."""
+
+import functools
+import json
+import platform
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+import pellucid
+from pellucid.data.split import Split
+from pellucid.errors import DataError
+from pellucid.maths.passes import Passes, counted
+from pellucid.models import Classifier, load_classifier
+from pellucid.protocols import Data, Progress, silent
+from pellucid.store import Result, Store, read_tensors, write_json, write_tensors
+
+
+@runtime_checkable
+class Task(Protocol):
+    """One unit of work: a frozen dataclass whose fields that are tasks are its inputs."""
+
+    _registered_as: ClassVar[tuple[str, str]]
+
+    def run(self, io: "Io") -> list[str]:
+        """Do the work in `io.scratch` and return the names of the files that are the result."""
+        ...
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to run, never what: nothing here changes a digest."""
+
+    device: str = "auto"
+    threads: int | None = None
+    checkpoint_seconds: float = 60.0
+
+    def resolved_device(self) -> torch.device:
+        """Return the device asked for; "auto" is CUDA where there is one."""
+        if self.device != "auto":
+            return torch.device(self.device)
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@dataclass
+class Io:
+    """Handed to `task.run`."""
+
+    task: Any
+    store: Store
+    options: Options = field(default_factory=Options)
+    progress: Progress = silent
+    data_used: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def scratch(self) -> Path:
+        """The folder of this task's parts; what is in it survives a kill."""
+        return self.store.scratch(self.task)
+
+    @property
+    def device(self) -> torch.device:
+        """Where to compute."""
+        return self.options.resolved_device()
+
+    def result(self, task: Any) -> Result:
+        """Return the finished result of an input."""
+        return self.store.open(task)
+
+    def network(self, task: Any) -> Classifier:
+        """Return the network that a task made, in eval mode, on the device."""
+        return load_classifier(self.result(task).folder).to(self.device)
+
+    def classes_fit(self, task: Any, split: Split) -> None:
+        """Raise DataError if the task's network was made for other images or another number of classes."""
+        config = self.result(task).json("config.json")
+        if tuple(config["shape"]) != split.shape or len(config["classes"]) != len(split.classes):
+            raise DataError(
+                f"the network was made for images {tuple(config['shape'])} of {len(config['classes'])} classes; "
+                f"{split.name} has images {split.shape} of {len(split.classes)} classes"
+            )
+
+    def data(self, spec: Data, part: str) -> Split:
+        """Return one part of a data set; raise DataError if it is not what earlier results were made from."""
+        split = spec.load(part)
+        self.store.pin_data(spec, part, split.sha256)
+        self.data_used[part] = {
+            "name": split.name,
+            "sha256": split.sha256,
+            "images": len(split),
+            "cut": split.cut,
+            "source": split.source,
+            "value_range": list(split.value_range),
+        }
+        return split
+
+    def spend(self, key: str, seconds: float, passes: Passes) -> None:
+        """Record what a part of the work cost, so that a resumed task knows its whole cost."""
+        ledger = self._ledger()
+        ledger[key] = {"seconds": seconds, "forward": passes.forward, "backward": passes.backward}
+        write_json(self.scratch / "ledger.json", ledger)
+
+    def part(self, name: str, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+        """Return the tensors of a part, made once and then read: how tasks are resumed."""
+        path = self.scratch / f"{name}.safetensors"
+        if path.is_file():
+            return read_tensors(path)
+        began = time.monotonic()
+        with counted() as passes:
+            tensors = make()
+        write_tensors(path, tensors)
+        self.spend(name, time.monotonic() - began, passes)
+        return tensors
+
+    def _ledger(self) -> dict[str, dict[str, float]]:
+        path = self.scratch / "ledger.json"
+        return json.loads(path.read_text()) if path.is_file() else {}
+
+    def meta(self) -> dict[str, Any]:
+        """Return everything that is recorded beside a result: seed, versions, threads, device, commit, cost, data."""
+        costs = list(self._ledger().values())
+        return {
+            "seed": getattr(self.task, "seed", 0),
+            "versions": versions(),
+            "threads": torch.get_num_threads(),
+            "device": device_name(self.device),
+            "commit": commit(),
+            "wall_seconds": round(sum(c["seconds"] for c in costs), 3),
+            "passes": {
+                "forward": int(sum(c["forward"] for c in costs)),
+                "backward": int(sum(c["backward"] for c in costs)),
+            },
+            "data": self.data_used,
+            "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        }
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that a number may depend on."""
+    import numpy
+    import scipy
+
+    return {
+        "pellucid": pellucid.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": numpy.__version__,
+        "scipy": scipy.__version__,
+    }
+
+
+def device_name(device: torch.device) -> str:
+    """Return a device's name for people."""
+    if device.type == "cuda":
+        return f"{device} ({torch.cuda.get_device_name(device)})"
+    return f"{device} ({platform.machine()})"
+
+
+@functools.cache
+def commit() -> str | None:
+    """Return the commit of the code that runs, with a mark if it was changed since; None outside a checkout."""
+    folder = Path(pellucid.__file__).parent
+
+    def git(*words: str) -> str:
+        return subprocess.run(
+            ["git", *words], cwd=folder, capture_output=True, text=True, timeout=10, check=True
+        ).stdout.strip()
+
+    try:
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", ".")
+        return git("rev-parse", "HEAD") + (" with changes" if changed else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
