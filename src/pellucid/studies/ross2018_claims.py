@@ -40,9 +40,9 @@ def _all_of(verdicts: list[Verdict]) -> Verdict:
 
 
 def _positive(interval: Interval) -> Verdict:
-    if interval.low > 0 or (interval.low == interval.high == 0 and interval.value > 0):
+    if interval.low > 0:
         return "holds"
-    return "does not hold" if interval.high < 0 or interval.value == interval.low == interval.high else "cannot be decided"
+    return "does not hold" if interval.high < 0 else "cannot be decided"
 
 
 def _gap(a: Tensor, b: Tensor) -> Interval:

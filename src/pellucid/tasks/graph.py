@@ -13,7 +13,7 @@ from pellucid.errors import PellucidError, StoreError
 from pellucid.protocols import silent
 from pellucid.spec import digest, kind_of, name_of
 from pellucid.store import Result, Store, explained
-from pellucid.tasks.io import Io, Options
+from pellucid.tasks.io import Io, Options, commit
 
 
 class Watch:
@@ -89,6 +89,7 @@ def run(task: Any, store: Store, options: Options | None = None, watch: Watch | 
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     store.prepare()
+    commit()  # now: the files may change while a long run goes on
     steps = plan(task, store)
     watch.planned(steps)
     with explained(store.root):

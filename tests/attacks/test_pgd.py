@@ -1,0 +1,242 @@
+import dataclasses
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from pellucid.attacks import FGSM, PGD
+from pellucid.maths import counted, cross_entropy
+from pellucid.metrics import predict
+from pellucid.rng import Stream
+
+
+@pytest.fixture
+def images(generator):
+    return torch.rand(12, 1, 3, 4, generator=generator, dtype=torch.float64)
+
+
+@pytest.fixture
+def middle(images):
+    return 0.4 + 0.2 * images
+
+
+@pytest.fixture
+def rough(generator):
+    """A network with many local maxima."""
+    network = nn.Sequential(
+        nn.Flatten(), nn.Linear(12, 24), nn.Tanh(), nn.Linear(24, 24), nn.Tanh(), nn.Linear(24, 4)
+    )
+    with torch.no_grad():
+        for p in network.parameters():
+            p.copy_(
+                torch.randn(p.shape, generator=generator) * (8 / p.shape[-1] ** 0.5 if p.ndim == 2 else 1)
+            )
+    return network.double()
+
+
+def towards_the_other_class(network, labels):
+    difference = (network.weight[1] - network.weight[0]).detach().view(1, 1, 3, 4)
+    return difference * torch.where(labels == 0, 1.0, -1.0).view(-1, 1, 1, 1)
+
+
+@pytest.mark.parametrize("random_start", [True, False])
+@pytest.mark.parametrize("loss", ["cross_entropy", "margin"])
+def test_linf_reaches_the_worst_point_of_ball_and_box(linear, images, random_start, loss):
+    network, labels = linear(classes=2), torch.arange(12) % 2
+    attack = PGD(eps=0.2, steps=12, random_start=random_start, loss=loss)
+    worst = (images + 0.2 * towards_the_other_class(network, labels).sign()).clamp(0, 1)
+    torch.testing.assert_close(attack(network, images, labels, rng=Stream(1)), worst, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("random_start", [True, False])
+def test_l2_reaches_the_worst_point_of_the_ball(linear, middle, random_start):
+    network, labels = linear(classes=2), torch.arange(12) % 2
+    attack = PGD(norm="l2", eps=0.2, steps=100, step_size=0.05, random_start=random_start)
+    direction = towards_the_other_class(network, labels)
+    worst = middle + 0.2 * direction / direction.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
+    torch.testing.assert_close(attack(network, middle, labels, rng=Stream(1)), worst, rtol=0, atol=1e-5)
+
+
+def test_a_step_beyond_the_ball_ends_in_its_corner(linear, middle):
+    network, labels = linear(classes=2), torch.arange(12) % 2
+    attack = PGD(eps=0.003, step_size=0.1, steps=1, random_start=False)
+    expected = middle + 0.003 * towards_the_other_class(network, labels).sign()
+    torch.testing.assert_close(attack(network, middle, labels), expected)
+
+
+def test_steps_have_the_length_that_was_asked_for(linear, middle):
+    network, labels = linear(classes=2), torch.arange(12) % 2
+    for step, steps in ((0.01, 3), (0.02, 2)):
+        given = PGD(norm="l2", eps=0.5, step_size=step, steps=steps, random_start=False)
+        moved = (given(network, middle, labels) - middle).flatten(1).norm(dim=1)
+        torch.testing.assert_close(moved, torch.full_like(moved, step * steps))
+    default = PGD(norm="l2", eps=0.1, steps=1000, random_start=False)
+    one = dataclasses.replace(default, steps=1, step_size=2.5 * 0.1 / 1000)
+    first_of_default = []
+    default.maximise(lambda x, rows: first_of_default.append(x.detach()) or x.flatten(1).sum(1), middle)
+    torch.testing.assert_close(first_of_default[1], one.maximise(lambda x, rows: x.flatten(1).sum(1), middle))
+
+
+def test_one_full_step_is_fgsm(linear, images):
+    network, labels = linear(classes=4), torch.arange(12) % 4
+    attack = PGD(eps=0.1, step_size=0.1, steps=1, random_start=False)
+    torch.testing.assert_close(attack(network, images, labels), FGSM(eps=0.1)(network, images, labels))
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_with_a_target_its_probability_reaches_the_maximum_of_the_ball(linear, middle, norm):
+    network, labels = linear(classes=2), torch.arange(12) % 2
+    untargeted = PGD(norm=norm, eps=0.1, steps=100, random_start=False)
+    targeted = dataclasses.replace(untargeted, target="next")  # of two classes: the same thing
+    torch.testing.assert_close(
+        targeted(network, middle, labels), untargeted(network, middle, labels), rtol=0, atol=1e-6
+    )
+    away = untargeted(network, middle, labels, target=labels)
+    assert (cross_entropy(network(away), labels) < cross_entropy(network(middle), labels)).all()
+
+
+def test_random_targets_follow_the_sample_not_the_batch(linear, images):
+    network, labels = linear(classes=10), torch.arange(12) % 10
+    attack = PGD(eps=0.1, steps=4, target="random")
+    together = attack(network, images, labels, rng=Stream(3))
+    rows = torch.tensor([7, 2])
+    alone = attack(network, images[rows], labels[rows], rng=Stream(3).take(rows))
+    torch.testing.assert_close(alone, together[rows], rtol=0, atol=1e-12)
+
+
+def test_the_start_is_random_by_stream(rough, images):
+    labels = predict(rough, images)
+    attack = PGD(eps=0.1, steps=1)
+    first = attack(rough, images, labels, rng=Stream(1))
+    assert torch.equal(attack(rough, images, labels, rng=Stream(1)), first)
+    assert not torch.equal(attack(rough, images, labels, rng=Stream(2)), first)
+    assert torch.equal(attack(rough, images, labels), attack(rough, images, labels, rng=Stream(0)))
+
+
+@pytest.mark.parametrize("keep", ["last", "best"])
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_more_restarts_are_never_worse_and_sometimes_better(rough, images, norm, keep):
+    labels = predict(rough, images)
+    eps = 0.1 if norm == "linf" else 0.4
+    losses, fooled = [], []
+    for restarts in (1, 2, 4, 8):
+        attack = PGD(norm=norm, eps=eps, steps=4, restarts=restarts, keep=keep)
+        with torch.no_grad():
+            logits = rough(attack(rough, images, labels, rng=Stream(5)))
+        losses.append(cross_entropy(logits, labels))
+        fooled.append(logits.argmax(1) != labels)
+    for fewer, more in zip(range(3), range(1, 4)):
+        assert (fooled[more] | ~fooled[fewer]).all()
+        same = fooled[more] == fooled[fewer]
+        assert (losses[more] >= losses[fewer] - 1e-12)[same].all()
+    assert (losses[3] > losses[0] + 1e-3).any()
+
+
+def test_the_best_iterate_is_at_least_as_good_as_the_last(rough, images):
+    labels = predict(rough, images)
+    losses = {}
+    for keep in ("last", "best"):
+        attack = PGD(eps=0.1, steps=6, step_size=0.1, keep=keep)
+        with torch.no_grad():
+            losses[keep] = cross_entropy(rough(attack(rough, images, labels)), labels)
+    assert (losses["best"] >= losses["last"]).all()
+    assert (losses["best"] > losses["last"] + 1e-6).any()
+
+
+def steps_to_fool(network, images, labels, step_size):
+    """How many steps a linear network of two classes withstands, without box and ball."""
+    difference = network.weight[1] - network.weight[0]
+    margin = (network(images) * torch.where(labels == 0, 1.0, -1.0)[:, None]).detach()
+    lead = margin[:, 0] - margin[:, 1]  # own logit minus the other
+    reach = step_size * float(difference.detach().abs().sum())
+    return [max(0, math.floor(m / reach) + 1) for m in lead.tolist()]
+
+
+def test_samples_that_were_fooled_leave_and_cost_nothing_more(linear, middle):
+    network, steps = linear(classes=2), 6
+    labels = predict(network, middle)
+    labels[0] = 1 - labels[0]
+    needed = steps_to_fool(network, middle, labels, 0.004)
+    needed[0] = 0
+    assert 0 in needed
+    assert any(1 < n < steps for n in needed)
+    assert any(n >= steps for n in needed)
+    attack = PGD(eps=0.5, step_size=0.004, steps=steps, random_start=False)
+    with counted() as passes:
+        x_adv = attack(network, middle, labels, stop_when_fooled=True)
+    assert passes.forward == passes.backward == sum(min(n + 1, steps) for n in needed)
+    moved = ((x_adv - middle).abs().amax((1, 2, 3)) / 0.004).round().long().tolist()
+    assert moved == [min(n, steps) for n in needed]
+    assert torch.equal(predict(network, x_adv) != labels, torch.tensor(needed) <= steps)
+    with counted() as passes:
+        attack(network, middle, labels)
+    assert passes.forward == passes.backward == steps * 12
+
+
+def test_only_samples_still_standing_are_started_again(linear, middle):
+    network, steps = linear(classes=2), 3
+    labels = predict(network, middle)
+    needed = steps_to_fool(network, middle, labels, 0.01)
+    standing = sum(n > steps for n in needed)
+    assert 0 < standing < 12
+    attack = PGD(eps=0.5, step_size=0.01, steps=steps, random_start=False, restarts=4)
+    with counted() as passes:
+        attack(network, middle, labels, stop_when_fooled=True)
+    first = sum(min(n, steps) + 1 for n in needed)  # each restart is judged: one forward more
+    assert passes.forward == first + 3 * standing * (steps + 1)
+    with counted() as passes:
+        attack(network, middle, labels)
+    assert passes.forward == 4 * 12 * (steps + 1)
+
+
+def test_stopping_early_never_loses_a_success(rough, images):
+    labels = predict(rough, images)
+    attack = PGD(eps=0.08, steps=6, restarts=2)
+    full = predict(rough, attack(rough, images, labels)) != labels
+    early = predict(rough, attack(rough, images, labels, stop_when_fooled=True)) != labels
+    assert (early | ~full).all()
+    assert 0 < int(early.sum()) < 12
+
+
+def test_any_objective_can_be_maximised_with_its_rows(middle):
+    directions = torch.linspace(-1, 1, 12, dtype=torch.float64).view(-1, 1, 1, 1)
+    attack = PGD(eps=0.05, steps=10, restarts=2)
+    moved = attack.maximise(lambda x, rows: (x * directions[rows]).flatten(1).sum(1), middle)
+    torch.testing.assert_close(moved, middle + 0.05 * directions.sign())
+
+
+def test_restarts_of_an_objective_keep_the_highest_value(images):
+    def waves(x, rows):
+        return torch.sin(40 * x).flatten(1).sum(1) + x.flatten(1).sum(1)
+
+    values = [
+        waves(PGD(eps=0.2, steps=5, step_size=0.01, restarts=r).maximise(waves, images, rng=Stream(2)), None)
+        for r in (1, 3, 9)
+    ]
+    assert (values[0] <= values[1]).all()
+    assert (values[1] <= values[2]).all()
+    assert (values[2] > values[0] + 0.1).any()
+
+
+def test_train_mode_leaves_statistics_and_the_global_generator_alone(images):
+    network = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(12), nn.Dropout(0.5), nn.Linear(12, 3)).double()
+    with torch.no_grad():
+        network[3].weight.copy_(torch.sin(torch.arange(36.0)).view(3, 12))
+    before = {k: v.clone() for k, v in network.state_dict().items()}
+    generator = torch.get_rng_state()
+    attack = PGD(eps=0.1, steps=3, mode="train")
+    moved = attack(network, images, torch.arange(12) % 3, rng=Stream(1))
+    assert not torch.equal(moved, PGD(eps=0.1, steps=3)(network, images, torch.arange(12) % 3, rng=Stream(1)))
+    assert all(torch.equal(v, before[k]) for k, v in network.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), generator)
+
+
+def test_the_caller_may_have_switched_gradients_off(linear, images):
+    network, labels = linear(classes=2), torch.arange(12) % 2
+    attack = PGD(eps=0.1, steps=3)
+    with torch.no_grad():
+        quiet = attack(network, images, labels)
+        grown = attack.maximise(lambda x, rows: x.flatten(1).sum(1), images)
+    assert torch.equal(quiet, attack(network, images, labels))
+    assert (grown > images).any()
