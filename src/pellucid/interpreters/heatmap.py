@@ -32,6 +32,7 @@ def scale(maps: Tensor, percentile: float = 99.0, signed: bool = True) -> Scaled
 
     A map whose values are all alike (zero, or constant when unsigned) becomes zeros and is marked degenerate.
     """
+    maps = maps.float() if maps.dtype in (torch.float16, torch.bfloat16) else maps  # quantile takes no half
     flat = maps.flatten(1) if signed else (maps - maps.flatten(1).amin(1).view(-1, *[1] * (maps.ndim - 1))).flatten(1)
     size = flat.abs()
     span = torch.quantile(size, percentile / 100, dim=1) if size.numel() else size.sum(1)
