@@ -1,4 +1,6 @@
-"""What every attack promises. A check takes a tiny attack and the world; all `check_*` are run on every attack.
+"""What every attack promises.
+
+A check takes a tiny attack and the world; all `check_*` are run on every attack.
 
 An attack whose aim is not to change the label says so in a class attribute `aim` (default "label"; "map" for
 attacks on explanations); the checks of success then do not apply.
@@ -58,9 +60,7 @@ def check_same_kind_of_images(attack: Any, world: World) -> None:
             assert out.data_ptr() != x.data_ptr(), (
                 "the images handed over must not be handed back by reference"
             )
-            assert bool(out.isfinite().all()) and float(out.min()) >= 0 and float(out.max()) <= 1, (
-                "outside [0, 1]"
-            )
+            assert bool(((out >= 0) & (out <= 1)).all()), "outside [0, 1], or not a number"
 
 
 def check_stays_in_the_ball(attack: Any, world: World) -> None:
@@ -135,10 +135,11 @@ def check_leaves_the_model_as_it_was_after_an_exception(attack: Any, world: Worl
         with undisturbed(model, x, y):
             try:
                 run(attack, model, x, y)
-            except RuntimeError as error:
-                assert "the forward pass broke" in str(error)
             except PellucidError:
                 return  # needs more than logits of a foreign network; refused in a sentence
+            except RuntimeError as error:
+                if "the forward pass broke" not in str(error):
+                    raise
             else:
                 assert after == 1, "the network's exception was swallowed"
 
@@ -197,7 +198,8 @@ def check_stopping_early_costs_no_success(attack: Any, world: World) -> None:
 def check_any_number_of_classes(attack: Any, world: World) -> None:
     for classes in (2, 3, 10):
         out = run(attack, smooth(classes), pictures(N), labels(N, classes))
-        assert out.shape == (N, 1, 8, 6) and bool(out.isfinite().all()), f"{classes} classes"
+        assert out.shape == (N, 1, 8, 6)
+        assert bool(out.isfinite().all()), f"{classes} classes"
 
 
 def check_works_without_grad_mode(attack: Any, world: World) -> None:
@@ -260,14 +262,15 @@ def check_maximise_climbs_any_objective(attack: Any, world: World) -> None:
     chosen = torch.tensor([2, 0, 1, 0, 2])
 
     def objective(point: Tensor, rows: Tensor) -> Tensor:
-        assert rows.dtype == torch.int64 and rows.shape == (len(point),), "one row number per image"
+        assert (rows.dtype, rows.shape) == (torch.int64, (len(point),)), "one row number per image"
         return log_probability(model(point), chosen[rows])
 
     model.requires_grad_(False)
     out = climbed(attack, objective, x)
     if out is None:
         return
-    assert out.shape == x.shape and float(out.min()) >= 0 and float(out.max()) <= 1
+    assert out.shape == x.shape
+    assert bool(((out >= 0) & (out <= 1)).all())
     everyone = torch.arange(N)
     with torch.no_grad():
         before, after = objective(x, everyone), objective(out, everyone)
@@ -312,11 +315,12 @@ def check_every_tensor_has_a_device(attack: Any, world: World) -> None:
         climbed(attack, lambda p, rows: model(p)[:, 0], x)
     finally:
         torch.set_default_device(None)
-    assert out.device == x.device and torch.equal(out, plain)
+    assert out.device == x.device
+    assert torch.equal(out, plain)
 
 
 def check_it_works(attack: Any, world: World) -> None:
-    """Iterative attacks beat one step of the same size, one step beats noise, others beat their own shuffled change."""
+    """One step beats noise, many beat one of the same size, all beat their own change with shuffled pixels."""
     if not changes_labels(attack):
         return
     (x, y), model = world.known, world.classifier

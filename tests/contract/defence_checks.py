@@ -1,8 +1,10 @@
-"""What every defence promises. A check takes a tiny defence and the world; all `check_*` are run on each.
+"""What every defence promises.
 
-A defence says in a class attribute `moves` which quantity it is there to move (a key of MEASURES); only plain
-training moves "nothing". Batch-norm statistics may move as they do in any training forward; an attack inside a
-defence must not move them.
+A check takes a tiny defence and the world; all `check_*` are run on each.
+
+A defence says in a class attribute `moves` which quantity it is there to move (a key of MEASURES); only
+plain training moves "nothing". Batch-norm statistics may move as they do in any training forward; an attack
+inside a defence must not move them.
 """
 
 import copy

@@ -1,4 +1,7 @@
-"""What every interpreter promises. A check takes a tiny interpreter and the world; all `check_*` are run on each."""
+"""What every interpreter promises.
+
+A check takes a tiny interpreter and the world; all `check_*` are run on each.
+"""
 
 import gc
 from typing import Any
@@ -8,12 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pellucid.errors import InputError, PellucidError
+from pellucid.errors import InputError
 from pellucid.interpreters.heatmap import resize
 from pellucid.models.classifier import Classifier
 from pellucid.rng import Stream
 
-from .worlds import Breaks, Trained, World, pictures, refill, rough, smooth, undisturbed
+from .worlds import Trained, World, pictures, refill, rough, smooth, undisturbed
 
 N, ON_OBJECT = 4, 1.5
 TARGET = torch.tensor([0, 2, 1, 1])
@@ -159,17 +162,18 @@ def check_leaks_nothing(method: Any, world: World) -> None:
     model, x = smooth(3, torch.float32), pictures(1, torch.float32)
     target = TARGET[:1]
 
-    def tensors() -> int:
-        gc.collect()
-        return sum(issubclass(type(thing), Tensor) for thing in gc.get_objects())
-
     for create_graph in (False, True):
         run(method, model, x, target, create_graph=create_graph)
-        before = tensors()
-        for _ in range(180 if not create_graph else 20):
-            run(method, model, x, target, create_graph=create_graph)
-        after = tensors()
-        assert after <= before, f"{after - before} tensors are left behind"
+        gc.collect()
+        gc.freeze()  # what there was before is not counted again
+        try:
+            for _ in range(20 if create_graph else 180):
+                run(method, model, x, target, create_graph=create_graph)
+            gc.collect()
+            left = sum(issubclass(type(thing), Tensor) for thing in gc.get_objects())
+        finally:
+            gc.unfreeze()
+        assert left == 0, f"{left} tensors are left behind"
 
 
 def check_looks_at_the_object(method: Any, world: World) -> None:
@@ -225,12 +229,6 @@ def check_explains_or_refuses_other_networks(method: Any, world: World) -> None:
         else:
             assert len(maps) == N
             assert bool(maps.isfinite().all())
-    model = Breaks(smooth(), after=-1)
-    with undisturbed(model):
-        try:
-            run(method, model, pictures(N), TARGET)
-        except PellucidError:
-            return
 
 
 def check_every_tensor_has_a_device(method: Any, world: World) -> None:

@@ -1,4 +1,7 @@
-"""What every network promises. A check takes a description; all `check_*` are run on each, in several shapes."""
+"""What every network promises.
+
+A check takes a description; all `check_*` are run on each, in several image shapes.
+"""
 
 import copy
 from pathlib import Path

@@ -1,7 +1,7 @@
 """Golden numbers: what every method gives on a fixed network and fixed images, in float64.
 
-One file per class in golden/, with the class's `version`. After a change that is meant to change results, raise
-`version` in the class and run
+One file per class in golden/, with the class's `version`. After a change that is meant to change results,
+raise `version` in the class and run
 
     PELLUCID_RENEW_GOLDEN=1 pytest tests/contract/test_golden.py
 
@@ -91,7 +91,8 @@ def test_golden_numbers(cls: type) -> None:
     same_version = kept is not None and kept["version"] == version
     changed = differences(kept["numbers"], found) if same_version else []
     assert not changed, (
-        f"behaviour changed ({'; '.join(changed)}): raise `version` of {cls.__name__} and renew the golden file: {COMMAND}"
+        f"behaviour changed ({'; '.join(changed)}): raise `version` of {cls.__name__} "
+        f"and renew the golden file: {COMMAND}"
     )
     if RENEW and (not same_version or kept["numbers"].keys() != found.keys()):
         FOLDER.mkdir(exist_ok=True)

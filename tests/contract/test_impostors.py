@@ -17,7 +17,7 @@ from . import attack_checks, defence_checks, interpreter_checks
 from .attack_checks import in_a_ball
 from .worlds import World
 
-# The impostors are not registered, so that no other test meets them; this is all of a registration that checks see.
+# The impostors are not registered, so that no other test meets them: `_registered_as` is all that checks see.
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +101,17 @@ class Noise(Zeros):
 
 
 @dataclass(frozen=True)
+class Hoards(Zeros):
+    """An interpreter that keeps every map it made."""
+
+    _kept: ClassVar[list[Tensor]] = []
+
+    def __call__(self, model: nn.Module, x: Tensor, target: Tensor, **_: Any) -> Tensor:
+        self._kept.append(x * 2)
+        return self._kept[-1]
+
+
+@dataclass(frozen=True)
 class TheImage(Zeros):
     """An interpreter that returns the image, whatever the network (an edge detector, in effect)."""
 
@@ -148,38 +159,50 @@ class StopsTheGradient(PlainUnderAnotherName):
         return plain | {"penalty": penalty * plain["cross_entropy"]}
 
 
+# (impostor, the check that must catch it, words of the reason: caught for the right one)
 IMPOSTORS = [
-    (DoesNothing(), attack_checks.check_it_works),
-    (DoesNothing(), attack_checks.check_a_target_is_approached),
-    (DoesNothing(), attack_checks.check_maximise_climbs_any_objective),
-    (OnlyNoise(), attack_checks.check_it_works),
-    (LeavesTheBall(), attack_checks.check_stays_in_the_ball),
-    (LeavesTheBall(), attack_checks.check_refuses_what_is_no_image),
-    (LeavesEvalMode(), attack_checks.check_leaves_the_model_as_it_was),
-    (DrawsGlobally(), attack_checks.check_leaves_the_model_as_it_was),
-    (DrawsGlobally(), attack_checks.check_same_stream_same_images),
-    (DrawsGlobally(), attack_checks.check_eps_zero_changes_nothing),
-    (MixesTheBatch(), attack_checks.check_together_as_alone),
-    (Zeros(), interpreter_checks.check_looks_at_the_object),
-    (Zeros(), interpreter_checks.check_depends_on_the_model),
-    (Zeros(), interpreter_checks.check_detached_unless_asked),
-    (Noise(), interpreter_checks.check_looks_at_the_object),
-    (Noise(), interpreter_checks.check_depends_on_the_model),
-    (TheImage(), interpreter_checks.check_depends_on_the_model),
-    (PlainUnderAnotherName(), defence_checks.check_moves_what_it_is_there_to_move),
-    (PlainAgainstAttacks(), defence_checks.check_moves_what_it_is_there_to_move),
-    (MovesNothing(), defence_checks.check_says_what_it_moves),
-    (StopsTheGradient(), defence_checks.check_gradients_agree_with_finite_differences),
+    (DoesNothing(), attack_checks.check_it_works, "pixels shuffled"),
+    (DoesNothing(), attack_checks.check_a_target_is_approached, "target did not fall"),
+    (DoesNothing(), attack_checks.check_maximise_climbs_any_objective, "did not rise"),
+    (OnlyNoise(), attack_checks.check_it_works, "pixels shuffled"),
+    (LeavesTheBall(), attack_checks.check_stays_in_the_ball, "an image moved by"),
+    (LeavesTheBall(), attack_checks.check_refuses_what_is_no_image, "DID NOT RAISE"),
+    (LeavesEvalMode(), attack_checks.check_leaves_the_model_as_it_was, "modes of the submodules"),
+    (DrawsGlobally(), attack_checks.check_leaves_the_model_as_it_was, "global generator"),
+    (DrawsGlobally(), attack_checks.check_same_stream_same_images, "same stream"),
+    (DrawsGlobally(), attack_checks.check_eps_zero_changes_nothing, "eps = 0"),
+    (MixesTheBatch(), attack_checks.check_together_as_alone, "alone differs"),
+    (Zeros(), interpreter_checks.check_looks_at_the_object, "empty map"),
+    (Zeros(), interpreter_checks.check_depends_on_the_model, "empty map"),
+    (Zeros(), interpreter_checks.check_detached_unless_asked, "with a graph"),
+    (Noise(), interpreter_checks.check_looks_at_the_object, "times the mass of chance"),
+    (Noise(), interpreter_checks.check_depends_on_the_model, "does not depend on the model"),
+    (Hoards(), interpreter_checks.check_leaks_nothing, "left behind"),
+    (TheImage(), interpreter_checks.check_depends_on_the_model, "does not depend on the model"),
+    (
+        PlainUnderAnotherName(),
+        defence_checks.check_moves_what_it_is_there_to_move,
+        "after as many plain steps",
+    ),
+    (PlainAgainstAttacks(), defence_checks.check_moves_what_it_is_there_to_move, "after as many plain steps"),
+    (MovesNothing(), defence_checks.check_says_what_it_moves, "must be one of"),
+    (
+        StopsTheGradient(),
+        defence_checks.check_gradients_agree_with_finite_differences,
+        "not that of the loss",
+    ),
 ]
 
 
 @pytest.mark.parametrize(
-    ("impostor", "check"),
+    ("impostor", "check", "words"),
     IMPOSTORS,
-    ids=[f"{type(i).__name__}-{c.__name__.removeprefix('check_')}" for i, c in IMPOSTORS],
+    ids=[f"{type(i).__name__}-{c.__name__.removeprefix('check_')}" for i, c, _ in IMPOSTORS],
 )
-def test_impostor_is_caught(impostor: Any, check: Callable[[Any, World], None], world: World) -> None:
-    with pytest.raises((AssertionError, pytest.fail.Exception)):
+def test_impostor_is_caught(
+    impostor: Any, check: Callable[[Any, World], None], words: str, world: World
+) -> None:
+    with pytest.raises((AssertionError, pytest.fail.Exception), match=words):
         check(impostor, world)
 
 

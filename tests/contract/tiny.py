@@ -1,8 +1,8 @@
 """How the contract suite makes a small instance of any registered class, without being told about it.
 
-`tiny(cls)` fills required fields: those that hold another description get a small one of that kind, the others
-come from NEEDED by their name. Fields named in COSTS are lowered, also inside nested descriptions; all other
-fields keep their defaults. `cases(kind)` walks the registry; `options(method)` changes one choice at a time.
+`tiny(cls)` fills required fields: those that hold another description get a small one of that kind, the
+others come from NEEDED by their name. Fields named in COSTS are lowered, also inside nested descriptions;
+all other fields keep their defaults. `cases(kind)` walks the registry; `options(method)` changes one choice at a time.
 A new method joins by being registered; only a required field with a new name needs an entry here.
 """
 
@@ -15,11 +15,10 @@ import pytest
 from pellucid.errors import SpecError
 from pellucid.spec import Member, entries, kind_of, lookup, name_of
 
-COSTS = {
-    name: 3 for name in ("steps", "iterations", "max_steps", "max_iterations", "samples", "points", "passes")
-}
+_LOOPS = ("steps", "iterations", "max_steps", "max_iterations")
+COSTS = dict.fromkeys((*_LOOPS, "samples", "points", "passes"), 3)
 COSTS |= {"queries": 20, "max_queries": 20, "search_steps": 2, "restarts": 1}
-REAL = {name: 20 for name in ("steps", "iterations", "max_steps", "max_iterations")}
+REAL = dict.fromkeys(_LOOPS, 20)
 REAL |= {"queries": 300, "max_queries": 300, "search_steps": 5}
 
 EPS: Mapping[str | None, float] = {"linf": 0.1, "l2": 1.0, "l1": 4.0}
@@ -68,7 +67,7 @@ def _value(cls: type, name: str, hint: Any, norm: str | None) -> Any:
         return EPS.get(norm, NEEDED["eps"])
     if name not in NEEDED:
         pytest.fail(
-            f"{cls.__name__}.{name} has no default and the contract suite does not know a small value for it: "
+            f"{cls.__name__}.{name} has no default and no small value for it is known: "
             "give it a default, or add the name to NEEDED in tests/contract/tiny.py"
         )
     return NEEDED[name]
@@ -155,7 +154,7 @@ def cases(kind: str) -> list[Any]:
 
 
 def options(method: Any) -> Iterator[tuple[str, Any]]:
-    """Yield (label, variant) with one listed choice changed at a time; combinations a class refuses are left out."""
+    """Yield (label, variant) with one listed choice changed at a time; what a class refuses is left out."""
     for field in dataclasses.fields(method):
         for value in choices(type(method), field.name) if field.name != "norm" else ():
             if value == getattr(method, field.name):

@@ -38,7 +38,7 @@ def refill(model: nn.Module, seed: int, gain: float = 1.0) -> nn.Module:
 
 
 class Smooth(Classifier):
-    """Two convolutions with softplus, pooled, a linear head: smooth everywhere, so derivatives can be checked."""
+    """Two convolutions with softplus, pooled, a linear head: smooth, so that derivatives can be checked."""
 
     def __init__(self, channels: int = 1, classes: int = 3, width: int = 4) -> None:
         super().__init__(mean=0.4, std=0.5)
@@ -51,7 +51,7 @@ class Smooth(Classifier):
 
 
 class Rough(Classifier):
-    """What a careless attack would disturb: batch normalisation, dropout, shared and in-place ReLU, a frozen weight."""
+    """What a careless attack would disturb: batch norms, dropout, a shared in-place ReLU, a frozen weight."""
 
     def __init__(self, channels: int = 1, classes: int = 3, width: int = 4) -> None:
         super().__init__()
@@ -158,7 +158,7 @@ class World:
 
     @cached_property
     def classifier(self) -> Trained:
-        """A network trained on digits and their FGSM examples, so that one step fools it clearly less often than many.
+        """A network trained on digits and their FGSM examples, so that many steps beat one.
 
         Never change it, copy it.
         """
@@ -196,7 +196,7 @@ class World:
 
     @cached_property
     def objects(self) -> "Objects":
-        """A network trained to name the texture of an object in noise, with pictures that show where it is."""
+        """A network trained to name the texture of an object in noise, and pictures of known place."""
         train, test = draw_objects(512, seed=11), draw_objects(64, seed=12)
         with global_seed(1):
             model = Trained(3, (12, 12, 16), (1, 2, 1))
@@ -222,7 +222,7 @@ class Objects:
 
 
 def draw_objects(n: int, seed: int, side: int = 16, patch: int = 5) -> tuple[Tensor, Tensor, Tensor]:
-    """Draw a bright square at a random place on noise; its class is its texture: stripes across, down, or checks."""
+    """Draw a bright square at a random place on noise; its class is its texture (stripes, checks)."""
     stream, like = Stream(seed), torch.empty(n, 0)
     y = stream.child("class").integers(like, 3)
     x = 0.5 * stream.uniform(like, (1, side, side))
@@ -240,7 +240,7 @@ def draw_objects(n: int, seed: int, side: int = 16, patch: int = 5) -> tuple[Ten
 
 @contextlib.contextmanager
 def undisturbed(model: nn.Module, *tensors: Tensor, statistics: bool = True) -> Iterator[None]:
-    """Assert that the block leaves modes, flags, gradients, weights, buffers, tensors and global generators alone."""
+    """Assert that the block leaves modes, flags, gradients, weights, buffers and generators alone."""
 
     def state() -> dict[str, object]:
         return {
