@@ -28,7 +28,7 @@ from pellucid.report import (
 NASTY = '<b>&"$x_1$'
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def table() -> Table:
     rows = (
         (NASTY, Cell(0.9731, 0.9612, 0.9823, printed=0.9915, settings="run"), "as printed"),
@@ -37,7 +37,7 @@ def table() -> Table:
     return Table("Accuracy", ("network", "clean", "note"), rows, ("Wilson intervals.",))
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def curves() -> CurveFigure:
     eps = (0.0, 0.1, 0.2)
     normal = Curve(
@@ -59,7 +59,7 @@ def curves() -> CurveFigure:
     return CurveFigure("FGSM", panels, ("Read off the plot.",))
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def heatmaps() -> HeatmapFigure:
     values = (
         (Cell(0.123, 0.1, 0.15, printed=0.456, settings="run"), Cell(None)),
@@ -69,13 +69,13 @@ def heatmaps() -> HeatmapFigure:
     return HeatmapFigure("Transfer", (heatmap, heatmap))
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def boxes() -> BoxFigure:
     panel = BoxPanel("norms", (Box("normal", (0.0, 1e-3, 1.0)), Box(NASTY, ())), "norm")
     return BoxFigure("Gradients", (panel, BoxPanel("log p", (Box("normal", (-1.0, -2.0)),), log=False)))
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def gallery() -> Gallery:
     digit = np.zeros((4, 4))
     digit[1:3, 1:3] = 1
@@ -89,7 +89,7 @@ def gallery() -> Gallery:
     return Gallery("One digit", (GalleryRow("normal", pictures, "λ = 0"),), titles)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def report(table, curves, heatmaps, boxes, gallery) -> Report:
     verdicts = ("holds", "does not hold", "cannot be decided")
     return Report(

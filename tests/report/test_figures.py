@@ -23,6 +23,7 @@ from pellucid.report import (
     to_png,
 )
 from pellucid.report.boxes import summarise
+from pellucid.report.curves import whole_figure
 from pellucid.report.figures import panel_svgs, to_svg
 from pellucid.report.looks import luminance, shade, styles
 from pellucid.report.pictures import pixels
@@ -107,6 +108,14 @@ def test_a_line_is_broken_where_a_value_is_missing():
 def test_degenerate_blocks_are_drawn(figure):
     assert to_png(figure, dpi=40).startswith(b"\x89PNG")
     assert to_svg(figure).startswith("<svg")
+
+
+@pytest.mark.parametrize("top", [0.26, 0.3, 0.6, 2.0, 9.0, 1e3, 1e12])
+def test_log_axes_have_ticks_whatever_they_span(top):
+    figure = whole_figure(one(Curve("a", (0.0, 1.0), (0.25, top)), log_y=True))
+    axis = figure.axes[0].yaxis
+    low, high = figure.axes[0].get_ylim()
+    assert 2 <= sum(low <= place <= high for place in axis.get_majorticklocs()) <= 8
 
 
 def test_a_figure_without_numbers_says_so():

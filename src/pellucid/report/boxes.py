@@ -6,12 +6,11 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from pellucid.report.canvas import GREY, INK
 from pellucid.report.content import Box, BoxFigure, BoxPanel
+from pellucid.report.log_axis import make_log
 from pellucid.report.looks import COLOURS
-from pellucid.report.numbers import power_of_ten
 
 WIDTH = 4.6
 
@@ -70,11 +69,7 @@ def draw_panel(axes: Axes, panel: BoxPanel) -> None:
     axes.set_ylim(max(len(panel.boxes), 1) - 0.4, -0.6)
     axes.grid(True, axis="x")
     if panel.log:
-        axes.set_xscale("log")
-        axes.xaxis.set_major_locator(LogLocator(numticks=6))
-        axes.xaxis.set_minor_locator(NullLocator())
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: power_of_ten(value)))
-        axes.xaxis.set_minor_formatter(NullFormatter())
+        make_log(axes, "x")
 
 
 def _draw_box(axes: Axes, place: int, found: Summary, colour: str) -> None:

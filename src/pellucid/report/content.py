@@ -175,8 +175,8 @@ class Picture:
 
     pixels (H, W) or (H, W, 3): kind "image" and "unsigned" (a map) in [0, 1], "signed" (a map) in [-1, 1],
     "difference" x' - x in [-1, 1], whose full colour stands for `scale` (None: its largest absolute value),
-    which is stated under it. `right` None leaves open whether the predicted label is right. Raises InputError
-    for other shapes.
+    which is stated under it; channels of a map are summed. `right` None leaves open whether the predicted
+    label is right. Raises InputError for other shapes.
     """
 
     caption: str

@@ -8,13 +8,14 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator, PercentFormatter
+from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
 
 from pellucid.report.canvas import GREY
 from pellucid.report.content import Curve, CurveFigure, Number, Panel
+from pellucid.report.log_axis import make_log
 from pellucid.report.looks import styles
-from pellucid.report.numbers import missing, number, power_of_ten
+from pellucid.report.numbers import missing
 
 Looks = dict[str, tuple[str, str]]
 WIDTH, HEIGHT = 3.4, 2.6
@@ -99,19 +100,12 @@ def _draw_curve(axes: Axes, curve: Curve, looks: Looks) -> None:
 
 def _scale(axes: Axes, panel: Panel) -> None:
     if panel.log_x:
-        axes.set_xscale("log")
+        make_log(axes, "x")
         places = sorted({x for curve in panel.curves for x in curve.x if x > 0})
         if 0 < len(places) <= 8:  # the points that were measured say more than decades
-            axes.xaxis.set_major_locator(FixedLocator(places))
-            axes.xaxis.set_minor_locator(NullLocator())
-        axes.xaxis.set_major_formatter(
-            FuncFormatter(lambda value, _: number(int(value) if value % 1 == 0 else value))
-        )
-        axes.xaxis.set_minor_formatter(NullFormatter())
+            axes.set_xticks(places, [f"{place:g}" for place in places])
     if panel.log_y:
-        axes.set_yscale("log")
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: power_of_ten(value)))
-        axes.yaxis.set_minor_formatter(NullFormatter())
+        make_log(axes, "y")
     elif panel.y_range is not None:
         lowest, highest = panel.y_range
         room = 0.02 * (highest - lowest)  # so that a line at 0 or 1 is not cut in half
