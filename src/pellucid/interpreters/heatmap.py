@@ -18,7 +18,9 @@ def reduce_channels(maps: Tensor, how: Literal["sum", "abs_sum", "abs_max"] = "s
     """Reduce (N, C, H, W) to (N, H, W); maps without channels are returned as they are."""
     if maps.ndim == 3:
         return maps
-    return {"sum": lambda m: m.sum(1), "abs_sum": lambda m: m.abs().sum(1), "abs_max": lambda m: m.abs().amax(1)}[how](maps)
+    if how == "sum":
+        return maps.sum(1)
+    return maps.abs().sum(1) if how == "abs_sum" else maps.abs().amax(1)
 
 
 def resize(maps: Tensor, size: tuple[int, int], mode: Literal["bilinear", "nearest"] = "bilinear") -> Tensor:

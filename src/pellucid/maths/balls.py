@@ -20,7 +20,7 @@ def _length(v: Tensor) -> Tensor:
     flat = v.flatten(1)
     largest = flat.abs().amax(1, keepdim=True) if flat.shape[1] else flat.sum(1, keepdim=True)
     scale = torch.where(largest > 0, largest, torch.ones_like(largest))  # squares of tiny gradients underflow
-    length = torch.linalg.vector_norm(flat / scale, dim=1, keepdim=True) * scale
+    length: Tensor = torch.linalg.vector_norm(flat / scale, dim=1, keepdim=True) * scale
     return length.view(-1, *[1] * (v.ndim - 1))
 
 

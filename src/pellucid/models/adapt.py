@@ -40,16 +40,20 @@ class Adapted(Classifier):
         if self.feature_layer is None:
             raise InputError("no feature layer was named: adapt(module, feature_layer='...', head='...')")
         caught: list[Tensor] = []
-        layer = self.module.get_submodule(self.feature_layer)
-        handle = layer.register_forward_hook(lambda _module, _inputs, output: caught.append(output.clone()))
+
+        def catch(_module: nn.Module, _inputs: object, output: object) -> None:
+            if isinstance(output, Tensor):
+                caught.append(output.clone())  # a copy: the next layer may work in place
+
+        handle = self.module.get_submodule(self.feature_layer).register_forward_hook(catch)
         try:
             logits = self.module(x)
         finally:
             handle.remove()
         if not caught or caught[-1].ndim != 4:
-            found = tuple(caught[-1].shape) if caught else "nothing"
+            found = tuple(caught[-1].shape) if caught else "no tensor"
             raise InputError(f"layer {self.feature_layer!r} must give a map (N, D, h, w); it gave {found}")
-        if self.head is not None:
+        if self.head is not None and len(x) and not self.training:  # dropout before the head hides what it is
             self._check_head(caught[-1].detach(), logits.detach())
         return caught[-1]
 

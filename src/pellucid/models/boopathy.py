@@ -27,14 +27,17 @@ class SmallNetwork(Classifier):
     def __init__(self, channels: int, classes: int, filters: tuple[int, int, int]) -> None:
         super().__init__()
         widths = (channels, *filters)
-        self.convolutions = nn.ModuleList(
-            nn.Conv2d(widths[i], widths[i + 1], k, stride=s) for i, (k, s) in enumerate(zip(self.kernels, self.strides))
-        )
+        convolutions = [
+            nn.Conv2d(widths[i], widths[i + 1], k, stride=s)
+            for i, (k, s) in enumerate(zip(self.kernels, self.strides))
+        ]
+        self.convolutions = nn.ModuleList(convolutions)
         self.head = nn.Linear(filters[-1], classes, bias=False)
         with torch.no_grad():
-            for conv in self.convolutions:
-                conv.weight.normal_(0, conv.weight[0].numel() ** -0.5)
-                conv.bias.zero_()
+            for conv in convolutions:
+                nn.init.normal_(conv.weight, 0, conv.weight[0].numel() ** -0.5)
+                if conv.bias is not None:
+                    nn.init.zeros_(conv.bias)
             self.head.weight.normal_(0, filters[-1] ** -0.5)
 
     def features(self, x: Tensor) -> Tensor:

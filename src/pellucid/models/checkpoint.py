@@ -62,12 +62,13 @@ def load_with_config(path: Path) -> tuple[Classifier, dict[str, Any]]:
     weights = read_weights(path if path.is_file() else folder / WEIGHTS)
     try:
         config: dict[str, Any] = json.loads((folder / CONFIG).read_text())
-        (channels, height, width), classes = config["shape"], config["classes"]
+        channels, height, width = (int(side) for side in config["shape"])
+        classes = len(tuple(config["classes"]))
         spec = from_dict(config["model"], "model")
     except FileNotFoundError:
         raise CheckpointError(f"{folder} has no {CONFIG}, so the network cannot be built") from None
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError) as error:  # no JSON, no text, other fields, an unknown network
         raise CheckpointError(f"{folder / CONFIG} is corrupt ({error})") from None
-    network: Classifier = spec.build(channels, (height, width), len(classes))
+    network: Classifier = spec.build(channels, (height, width), classes)
     load_weights(network, weights, str(folder))
     return network.eval(), config
