@@ -14,6 +14,8 @@ from pellucid.report.looks import COLOURS
 
 WIDTH = 4.6
 
+Range = tuple[float, float] | None
+
 
 class Summary(NamedTuple):
     """What is drawn of a distribution, and of how many values; NaN throughout where there are none."""
@@ -41,10 +43,25 @@ def summarise(box: Box, panel: BoxPanel) -> Summary:
     return Summary(len(values), below, p5, q1, median, q3, p95, float(values.mean()))
 
 
-def panel_figure(panel: BoxPanel) -> Figure:
+def shared_range(block: BoxFigure) -> Range:
+    """Return the one range of all panels that measure the same thing, so that they can be compared by eye."""
+    if len({(panel.value_label, panel.log, panel.floor) for panel in block.panels}) != 1:
+        return None
+    found = [summarise(box, panel) for panel in block.panels for box in panel.boxes if panel.value_label]
+    places = [place for one in found if one.values for place in (one.p5, one.p95, one.mean)]
+    if not places or min(places) == max(places):
+        return None
+    low, high = min(places), max(places)
+    if block.panels[0].log:
+        room = (high / low) ** 0.05
+        return low / room, high * room
+    return low - 0.05 * (high - low), high + 0.05 * (high - low)
+
+
+def panel_figure(panel: BoxPanel, span: Range = None) -> Figure:
     """Draw one panel alone."""
     figure = Figure(figsize=(WIDTH, _height(panel)), layout="constrained")
-    draw_panel(figure.add_subplot(), panel)
+    draw_panel(figure.add_subplot(), panel, span)
     return figure
 
 
@@ -52,13 +69,14 @@ def whole_figure(block: BoxFigure) -> Figure:
     """Draw the panels below each other, for a file of its own."""
     heights = [_height(panel) for panel in block.panels] or [1.0]
     figure = Figure(figsize=(1.6 * WIDTH, sum(heights)), layout="constrained")
+    span = shared_range(block)
     grid = figure.add_gridspec(len(heights), 1, height_ratios=heights)
     for place, panel in enumerate(block.panels):
-        draw_panel(figure.add_subplot(grid[place]), panel)
+        draw_panel(figure.add_subplot(grid[place]), panel, span)
     return figure
 
 
-def draw_panel(axes: Axes, panel: BoxPanel) -> None:
+def draw_panel(axes: Axes, panel: BoxPanel, span: Range = None) -> None:
     """Draw the distributions from top to bottom, in the order given."""
     for place, box in enumerate(panel.boxes):
         _draw_box(axes, place, summarise(box, panel), box.colour or COLOURS[place % len(COLOURS)])
@@ -68,6 +86,8 @@ def draw_panel(axes: Axes, panel: BoxPanel) -> None:
     axes.tick_params(axis="y", length=0, labelcolor=INK)
     axes.set_ylim(max(len(panel.boxes), 1) - 0.4, -0.6)
     axes.grid(True, axis="x")
+    if span is not None:
+        axes.set_xlim(*span)
     if panel.log:
         make_log(axes, "x")
 

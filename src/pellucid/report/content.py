@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pellucid.errors import InputError
 
 Number: TypeAlias = float | None
-Style: TypeAlias = Literal["percent", "number"]
+Style: TypeAlias = Literal["percent", "number", "decimals"]
 Verdict: TypeAlias = Literal["holds", "does not hold", "cannot be decided"]
 PictureKind: TypeAlias = Literal["image", "signed", "unsigned", "difference"]
 
@@ -27,8 +27,9 @@ def _same_length(owner: str, length: int, **parts: tuple[Any, ...] | None) -> No
 class Cell:
     """One number: value, 95 % interval [low, high], what the paper printed, and the key of its settings.
 
-    style="percent" shows the fraction .973 as 97.3 %, "number" as it is; an int (a count) and a string are
-    always shown as they are.
+    style="percent" shows the fraction .973 as 97.3 %, "number" three significant digits, "decimals" three
+    digits after the point, for values that are compared on one scale, such as correlations; an int (a count)
+    and a string are always shown as they are.
     """
 
     value: float | str | None
@@ -250,12 +251,16 @@ class Section:
 
 @dataclass(frozen=True)
 class Report:
-    """One page: verdict and claims on top, then sections, then the settings behind every number."""
+    """One page: verdict and claims on top, then sections, then the settings behind every number.
+
+    `terms` are the words that a reader from elsewhere needs, each with its meaning; they follow the verdict.
+    """
 
     title: str
     subtitle: str = ""
     verdict: tuple[str, ...] = ()
     facts: tuple[tuple[str, str], ...] = ()
+    terms: tuple[tuple[str, str], ...] = ()
     claims: tuple[Claim, ...] = ()
     sections: tuple[Section, ...] = ()
     settings: tuple[Settings, ...] = ()

@@ -27,7 +27,8 @@ def panel_svgs(block: CurveFigure | BoxFigure, prefix: str) -> list[str]:
     """Return one <svg> element a panel, so that a page can set them as its width allows."""
     with drawing():
         if isinstance(block, BoxFigure):
-            drawn = [(boxes.panel_figure(panel), panel.title) for panel in block.panels]
+            span = boxes.shared_range(block)
+            drawn = [(boxes.panel_figure(panel, span), panel.title) for panel in block.panels]
         else:
             looks = styles(curve for panel in block.panels for curve in panel.curves)
             drawn = [

@@ -44,6 +44,15 @@ def percent(value: float, sign: bool = True) -> str:
     return f"{100 * value:.1f}".replace("-", "−") + ("\u202f%" if sign else "")
 
 
+def decimals(value: float) -> str:
+    """Write a number with three digits after the point.
+
+    >>> decimals(0.12), decimals(-0.00308)
+    ('0.120', '−0.003')
+    """
+    return f"{value:.3f}".replace("-", "−")
+
+
 class Written(NamedTuple):
     """The words of a cell; `interval` and `printed` are "" where there is none."""
 
@@ -86,7 +95,7 @@ def _value(value: float | str | None, style: Style) -> str:
         return value
     if value is None or missing(value):
         return MISSING
-    return percent(value) if style == "percent" else number(value)
+    return percent(value) if style == "percent" else _bare(value, style)
 
 
 def _interval(low: Number, high: Number, style: Style) -> str:
@@ -99,7 +108,9 @@ def _interval(low: Number, high: Number, style: Style) -> str:
 def _bare(value: Number, style: Style) -> str:
     if value is None or missing(value):
         return ""
-    return percent(float(value), sign=False) if style == "percent" else number(value)
+    if style == "percent":
+        return percent(float(value), sign=False)
+    return decimals(value) if style == "decimals" else number(value)
 
 
 def power_of_ten(value: float) -> str:

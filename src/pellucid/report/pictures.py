@@ -9,7 +9,7 @@ from PIL import Image
 
 from pellucid.report.content import Picture
 from pellucid.report.looks import coloured
-from pellucid.report.numbers import missing, number, percent
+from pellucid.report.numbers import decimals, missing, number, percent
 
 
 def pixels(picture: Picture) -> NDArray[np.uint8]:
@@ -55,7 +55,7 @@ def lines(picture: Picture) -> list[str]:
         sure = "" if missing(picture.confidence) else f" · {percent(picture.confidence or 0.0)}"
         said.append(f"{picture.label}{sure}")
     if picture.tau is not None:
-        said.append("τ undefined" if missing(picture.tau) else f"τ {number(float(picture.tau))}")
+        said.append("τ undefined" if missing(picture.tau) else f"τ {decimals(float(picture.tau))}")
     if picture.kind == "difference":
         changed = bool(np.nan_to_num(np.asarray(picture.pixels, float)).any())
         said.append(f"full colour: ±{number(full_scale(picture))}" if changed else "no change")
@@ -70,7 +70,7 @@ def spoken(picture: Picture, column: str) -> list[tuple[str, str]]:
     said = [(line, "") for line in lines(picture)]
     if picture.label is not None and picture.right is not None:
         said[0] = (said[0][0], "right" if picture.right else "wrong")
-    repeated = picture.caption.casefold() == column.casefold() and bool(said)
+    repeated = picture.caption.casefold() == column.casefold()
     return said if repeated else [(picture.caption, ""), *said]
 
 
