@@ -176,7 +176,8 @@ def _cast(cls: type, key: str, adapter: TypeAdapter[Any], value: Any) -> Any:
         return adapter.validate_python(value)
     except ValidationError as error:
         why = error.errors(include_url=False)[0]["msg"].removeprefix("Value error, ").removeprefix("Input ")
-        shown = "" if kind_of(value) or isinstance(value, Mapping) else f" (got {value!r})"
+        known = kind_of(value) or isinstance(value, Mapping) or repr(value) in why
+        shown = "" if known else f" (got {value!r})"
         raise SpecError(f"{title(cls)}.{key}: {why}{shown}") from None
 
 

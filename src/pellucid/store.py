@@ -27,6 +27,7 @@ from pellucid.errors import DataError, StoreError
 from pellucid.spec import digest, name_of, to_dict
 
 META = "meta.json"
+OWN_FOLDERS = ("scratch", "locks", "data")
 
 
 @contextlib.contextmanager
@@ -114,11 +115,22 @@ class Store:
 
     def prepare(self) -> None:
         """Make the folders and see that they can be written; raise StoreError if not."""
-        with explained(self.root):
-            for name in ("scratch", "locks", "data"):
-                (self.root / name).mkdir(parents=True, exist_ok=True)
-            write_atomic(self.root / "scratch" / f".writable-{os.getpid()}", b"")
-            (self.root / "scratch" / f".writable-{os.getpid()}").unlink(missing_ok=True)
+        try:
+            with explained(self.root):
+                for name in OWN_FOLDERS:
+                    (self.root / name).mkdir(parents=True, exist_ok=True)
+                probe = self.root / "scratch" / f".writable-{os.getpid()}"
+                write_atomic(probe, b"")
+                probe.unlink(missing_ok=True)
+        except OSError as error:
+            raise StoreError(f"the store {self.root} cannot be made: {error.strerror}; choose another with --store") from None
+
+    def withdraw(self) -> None:
+        """Remove the folders again that `prepare` made, if nothing came into them: a refusal leaves nothing."""
+        if any(path.is_file() for name in ("scratch", "data") for path in (self.root / name).rglob("*")):
+            return
+        if all(path.name in OWN_FOLDERS for path in self.root.iterdir()):
+            shutil.rmtree(self.root, ignore_errors=True)
 
     def folder(self, task: Any) -> Path:
         """Return the folder where the task's result is, or will be."""

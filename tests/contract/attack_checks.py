@@ -53,7 +53,8 @@ def distance(attack: Any, a: Tensor, b: Tensor) -> Tensor:
 def check_same_kind_of_images(attack: Any, world: World) -> None:
     for dtype in (torch.float32, torch.float64):
         for channels, size in ((1, (8, 6)), (3, (6, 9))):
-            x, model = pictures(N, dtype, channels, size), smooth(3, dtype, channels)
+            x, model = numbers(N, channels, *size, seed=5, dtype=dtype), smooth(3, dtype, channels)
+            x = (2 * x - 0.5).clamp(0, 1)  # half of the pixels at an end of the range
             out = run(attack, model, x, labels(N))
             assert (out.shape, out.dtype, out.device) == (x.shape, x.dtype, x.device)
             assert not out.requires_grad, "the images are a result, not part of a graph"
@@ -68,9 +69,13 @@ def check_stays_in_the_ball(attack: Any, world: World) -> None:
         return
     x, model = numbers(N, 1, 8, 6, seed=5), smooth()
     for eps in (attack.eps, 0.01, 0.7):
-        out = run(dataclasses.replace(attack, eps=eps), model, x, labels(N))
-        far = float(distance(attack, out, x).max())
-        assert far <= eps + 1e-6, f"eps is {eps}, but an image moved by {far}"
+        sized = dataclasses.replace(attack, eps=eps)
+        for y, leave in (
+            (labels(N), False),
+            ((predicted(model, x) + 1) % 3, True),
+        ):  # also those that leave at once
+            far = float(distance(attack, run(sized, model, x, y, stop_when_fooled=leave), x).max())
+            assert far <= eps + 1e-6, f"eps is {eps}, but an image moved by {far}"
         x32 = x.float()
         far = float(
             distance(
@@ -320,7 +325,7 @@ def check_every_tensor_has_a_device(attack: Any, world: World) -> None:
 
 
 def check_it_works(attack: Any, world: World) -> None:
-    """One step beats noise, many beat one of the same size, all beat their own change with shuffled pixels."""
+    """One step beats noise, many beat one of the same size, all beat their change with shuffled pixels."""
     if not changes_labels(attack):
         return
     (x, y), model = world.known, world.classifier

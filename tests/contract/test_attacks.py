@@ -22,6 +22,8 @@ CHOICE_CHECKS = [
     attack_checks.check_leaves_the_model_as_it_was_after_an_exception,
     attack_checks.check_together_as_alone,
     attack_checks.check_batches_of_none_and_one,
+    attack_checks.check_images_that_are_fooled_already_stay,
+    attack_checks.check_stopping_early_costs_no_success,
     attack_checks.check_any_number_of_classes,
     attack_checks.check_maximise_climbs_any_objective,
     attack_checks.check_every_tensor_has_a_device,

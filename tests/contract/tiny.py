@@ -2,7 +2,8 @@
 
 `tiny(cls)` fills required fields: those that hold another description get a small one of that kind, the
 others come from NEEDED by their name. Fields named in COSTS are lowered, also inside nested descriptions;
-all other fields keep their defaults. `cases(kind)` walks the registry; `options(method)` changes one choice at a time.
+all other fields keep their defaults. `cases(kind)` walks the
+registry; `options(method)` changes one choice at a time.
 A new method joins by being registered; only a required field with a new name needs an entry here.
 """
 

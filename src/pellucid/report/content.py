@@ -226,6 +226,7 @@ class Claim:
     rule: str
     verdict: Verdict
     evidence: str
+    settings: str | None = None
 
 
 @dataclass(frozen=True)

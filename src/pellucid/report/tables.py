@@ -26,9 +26,11 @@ def box_table(panel: BoxPanel) -> Table:
     for box in panel.boxes:
         found = summarise(box, panel)
         points = (found.mean, found.p5, found.q1, found.median, found.q3, found.p95)
-        cells = [Cell(found.values), *(Cell(point, style="number") for point in points)]
-        cells += [Cell(found.at_floor)] if panel.log else []
-        rows.append((Cell(box.label, settings=box.settings), *cells))
+        key = box.settings
+        cells = [Cell(found.values, settings=key)]
+        cells += [Cell(point, settings=key, style="number") for point in points]
+        cells += [Cell(found.at_floor, settings=key)] if panel.log else []
+        rows.append((Cell(box.label, settings=key), *cells))
     return Table(panel.title, tuple(header), tuple(rows))
 
 

@@ -88,20 +88,29 @@ def run(task: Any, store: Store, options: Options | None = None, watch: Watch | 
     options, watch = options or Options(), watch or Watch()
     if options.threads is not None:
         torch.set_num_threads(options.threads)
+    new = not store.root.exists()
     store.prepare()
     commit()  # now: the files may change while a long run goes on
     steps = plan(task, store)
     watch.planned(steps)
-    with explained(store.root):
-        left = [step.task for step in steps if not step.done]
-        while left:
-            ready = [node for node in left if all(store.has(needed) for needed in inputs(node))]
-            done = next((node for node in ready if _attempt(node, store, options, watch)), None)
-            if done is None:
-                watch.waiting(ready[0])
-                time.sleep(0.5)
-            left = [node for node in left if node is not done and not store.has(node)]
+    try:
+        with explained(store.root):
+            _work_off([step.task for step in steps if not step.done], store, options, watch)
+    except PellucidError:
+        if new:
+            store.withdraw()
+        raise
     return store.open(task)
+
+
+def _work_off(left: list[Any], store: Store, options: Options, watch: Watch) -> None:
+    while left:
+        ready = [node for node in left if all(store.has(needed) for needed in inputs(node))]
+        done = next((node for node in ready if _attempt(node, store, options, watch)), None)
+        if done is None and ready:
+            watch.waiting(ready[0])
+            time.sleep(0.5)
+        left = [node for node in left if node is not done and not store.has(node)]
 
 
 def _attempt(task: Any, store: Store, options: Options, watch: Watch) -> bool:

@@ -127,6 +127,8 @@ class Checkpoint:
     @classmethod
     def of(cls, path: str | Path) -> "Checkpoint":
         """Describe the network in a folder; raise CheckpointError if it cannot be read."""
+        if not Path(path).exists():
+            raise CheckpointError(f"there is no checkpoint at {path}; pellucid train prints the folder of the one it makes")
         folder = Path(path) if Path(path).is_dir() else Path(path).parent
         load_with_config(Path(path))
         return cls(sha256=file_digest(folder / WEIGHTS) + file_digest(folder / CONFIG), path=str(folder))
@@ -282,6 +284,8 @@ class Explain:
 
     def title(self) -> str:
         """Name the work for people."""
+        if not self.interpreters:
+            return f"attack by {name_of(self.attack)}" if self.attack else "predict"
         return f"explain by {', '.join(name_of(i) for i in self.interpreters)}"
 
     def run(self, io: Io) -> list[str]:

@@ -1,0 +1,92 @@
+"""The command line's entry: commands, refusals and exit codes.
+
+Exit codes: 0 done, 2 refused (one sentence says why), 130 interrupted (the same command goes on).
+"""
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+
+# Threads that wait by spinning make two processes on few cores crawl; must be set before torch is imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+from cyclopts import App, CycloptsError
+
+from pellucid import __version__
+from pellucid.cli.attack import attack
+from pellucid.cli.evaluate import evaluate
+from pellucid.cli.explain import explain
+from pellucid.cli.listing import list_methods
+from pellucid.cli.study import report, study
+from pellucid.cli.train import train
+from pellucid.errors import PellucidError
+
+HELP = """Train, attack, explain and judge image classifiers that must be robust and interpretable at once.
+
+Everything is resumable: after an interruption the same command goes on where it was.
+
+Results are kept in a store (./artifacts, --store or PELLUCID_STORE) and not computed twice.
+
+Data sets are read from --data-root or PELLUCID_DATA, or downloaded; digits needs neither.
+"""
+
+EXAMPLES = """Examples
+
+A paper's experiments in about a minute, as one HTML page:
+
+  pellucid study run ross2018 --scale smoke
+
+What the same on MNIST would compute, and how long it may take:
+
+  pellucid study show ross2018 --scale small
+
+Train a network with a defence, attack it, explain it:
+
+  pellucid train --data digits --model small_cnn --defence double_backprop \\
+    weight=1 --steps 300 --out net
+
+  pellucid evaluate net --data digits --attack pgd --epsilons 0,0.1,0.2
+
+  pellucid explain net --data digits --interpreter cam \\
+    --attack pgd attack.eps=0.1
+
+The attacks there are, and all about one of them:
+
+  pellucid list attack
+
+  pellucid list attack pgd
+"""
+
+app = App(name="pellucid", help=HELP, help_epilogue=EXAMPLES, version=__version__, help_format="plaintext")
+app.command(study)
+app.command(train, help_epilogue="")
+app.command(evaluate, help_epilogue="")
+app.command(attack, help_epilogue="")
+app.command(explain, help_epilogue="")
+app.command(report, help_epilogue="")
+app.command(list_methods, name="list", help_epilogue="")
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    words = sys.argv[1:] if words is None else list(words)
+    try:
+        code = app(words, exit_on_error=False, print_error=False, result_action="return_value")
+        return int(code or 0)
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
+    except CycloptsError as error:
+        return _refuse(str(error) + "; see pellucid --help", words)
+    except PellucidError as error:
+        return _refuse(str(error), words)
+
+
+def _refuse(sentence: str, words: Sequence[str]) -> int:
+    sentence = " ".join(sentence.split())
+    if "--json" in words:
+        print(json.dumps({"error": sentence}))
+    else:
+        print(f"pellucid: {sentence}", file=sys.stderr)
+    return 2

@@ -1,0 +1,91 @@
+"""What all commands share: where results and data are, where to compute, how to speak."""
+
+import json
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import Parameter
+from rich.console import Console
+
+from pellucid.errors import SpecError
+
+if TYPE_CHECKING:
+    from pellucid.store import Result, Store
+    from pellucid.tasks import Options
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Common:
+    """Options of every command."""
+
+    store: Annotated[Path | None, Parameter(help="Folder for results [./artifacts, or PELLUCID_STORE].")] = None
+    data_root: Annotated[Path | None, Parameter(help="Folder with data sets [PELLUCID_DATA].")] = None
+    device: Annotated[str, Parameter(help="auto, cpu, cuda or cuda:N.")] = "auto"
+    threads: Annotated[int | None, Parameter(help="CPU threads [torch's choice]; results are equal to the bit at equal counts.")] = None
+    json: Annotated[bool, Parameter(help="Print the result as JSON.", negative="")] = False
+    quiet: Annotated[bool, Parameter(help="Print no progress.", negative="")] = False
+
+    def open_store(self) -> "Store":
+        """Return the store, and point the data loaders at the data root."""
+        from pellucid.data import set_data_root
+        from pellucid.store import Store
+
+        if self.data_root is not None:
+            set_data_root(self.data_root)
+        return Store(self.store or os.environ.get("PELLUCID_STORE") or "artifacts")
+
+    def options(self) -> "Options":
+        """Return how to run; raise SpecError for a device that is not there."""
+        import torch
+
+        from pellucid.tasks import Options
+
+        if self.threads is not None and self.threads < 1:
+            raise SpecError(f"--threads must be at least 1, not {self.threads}")
+        try:
+            device = Options(self.device).resolved_device()
+            torch.empty(0, device=device)
+        except (RuntimeError, AssertionError):
+            raise SpecError(f"there is no device {self.device!r} here; cpu always works") from None
+        return Options(self.device, self.threads)
+
+    def run(self, task: Any) -> "Result":
+        """Compute what is missing of a task while showing progress."""
+        from pellucid.cli.watch import watch_for
+        from pellucid.tasks import run
+
+        with watch_for(self.quiet) as watch:
+            return run(task, self.open_store(), self.options(), watch)
+
+    def say(self, result: dict[str, Any], lines: list[str] | None = None) -> None:
+        """Print a result: as JSON if asked for, as lines for people otherwise."""
+        if self.json:
+            print(json.dumps(result, indent=1))
+        for line in () if self.json else lines or ():
+            print(line)
+
+
+def screen(stderr: bool = False) -> Console:
+    """Return the console for tables (stdout) or progress (stderr)."""
+    return Console(stderr=stderr, highlight=False)
+
+
+Kind = Literal["attack", "interpreter", "defence", "model", "data", "optimiser", "task"]
+
+
+def export(folder: Path, files: dict[str, bytes]) -> None:
+    """Write files for people to open; raise StoreError, in a sentence, where that is impossible."""
+    from pellucid.store import explained, write_atomic
+
+    with explained(folder):
+        for name, content in files.items():
+            write_atomic(folder / name, content)
+
+
+def interactive() -> bool:
+    """Say whether somebody watches a terminal."""
+    return sys.stderr.isatty()

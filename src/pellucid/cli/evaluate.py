@@ -1,0 +1,68 @@
+"""pellucid evaluate."""
+
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+from rich.table import Table as Grid
+
+from pellucid.cli.common import Common, screen
+from pellucid.cli.fields import apply_words, split_words
+from pellucid.errors import SpecError
+
+
+def evaluate(
+    *words: Annotated[str, Parameter(help="Checkpoint folders (the first makes the examples, all judge them) and fields: steps=20 ...")],
+    data: Annotated[str, Parameter(help="A data set (pellucid list data).")],
+    attack: Annotated[str | None, Parameter(help="An attack (pellucid list attack); without one, clean accuracy.")] = None,
+    epsilons: Annotated[str | None, Parameter(help="Sizes of the perturbation, such as 0,0.1,8/255 [0 and the attack's eps].")] = None,
+    part: Annotated[str, Parameter(help="train, validation or test.")] = "test",
+    images: Annotated[str | None, Parameter(help="Only the first so many images.")] = None,
+    seed: Annotated[str, Parameter(help="Seed of the attack.")] = "0",
+    common: Common = Common(),
+) -> None:
+    """Measure accuracy, clean and under attack, with 95 % intervals; several checkpoints give a row of the transfer matrix."""
+    from pellucid.metrics import accuracy
+    from pellucid.spec import digest, fraction, from_dict, read_sequence
+    from pellucid.tasks import Checkpoint
+    from pellucid.tasks.kinds import read_predictions
+
+    paths, fields = split_words(words)
+    if not paths:
+        raise SpecError("pellucid evaluate needs the folder of a checkpoint, as pellucid train prints it")
+    networks = [Checkpoint.of(path) for path in paths]
+    table: dict[str, Any] = {"task": "evaluate", "data": data, "part": part, "images": images, "seed": seed}
+    if attack is not None:
+        table |= with_attack(attack, fields, [word for word in fields if word.startswith("data.")])
+        grid = read_sequence(epsilons) if epsilons else ("0", table["attack"].get("eps", "none"))
+        if "none" in grid:
+            raise SpecError(f"say how large the perturbation may be: --epsilons 0,0.1 or eps=0.1 for attack {attack}")
+        table["attack"].setdefault("eps", grid[-1])
+        table["epsilons"] = grid
+    elif epsilons or [word for word in fields if not word.startswith("data.")]:
+        raise SpecError("epsilons and fields belong to an attack: add --attack (pellucid list attack)")
+    task = from_dict(table | {"network": networks[0], "judges": tuple(networks[1:])}, "task")
+    result = common.run(task)
+    predictions, labels, sizes = read_predictions(result.folder / "predictions.parquet")
+    rows = [
+        {"network": path, "epsilon": eps, **accuracy(predictions[judge, index], labels)._asdict(), "images": len(labels)}
+        for judge, path in enumerate(paths)
+        for index, eps in enumerate(sizes)
+    ]
+    if common.json:
+        common.say({"digest": digest(task), "folder": str(result.folder), "accuracy": rows, "meta": result.meta})
+        return
+    shown = Grid(title=f"accuracy on {len(labels)} {part} images of {data}" + (f" under {attack}" if attack else ""), title_justify="left")
+    shown.add_column("network", overflow="fold")
+    for eps in sizes:
+        shown.add_column(f"eps {fraction(eps)}", justify="right")
+    for path in paths:
+        cells = [r for r in rows if r["network"] == path]
+        shown.add_row(path, *(f"{r['value']:.1%}\n[dim]{r['low']:.1%} - {r['high']:.1%}[/dim]" for r in cells))
+    screen().print(shown)
+    print(f"predictions image by image: {result.folder}")
+
+
+def with_attack(attack: str, fields: list[str], others: list[str]) -> dict[str, Any]:
+    """Return the table of an attack with its fields set."""
+    table = apply_words({"attack": {"attack": attack}}, [word for word in fields if word not in others], "attack")
+    return {"attack": table["attack"]}

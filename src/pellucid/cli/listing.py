@@ -1,0 +1,76 @@
+"""pellucid list."""
+
+import dataclasses
+import inspect
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+from rich.table import Table as Grid
+
+from pellucid.cli.common import Common, screen
+from pellucid.errors import SpecError
+
+KINDS = ("attack", "interpreter", "defence", "model", "data", "optimiser", "task", "study")
+
+
+def list_methods(
+    kind: Annotated[str | None, Parameter(help="attack, interpreter, defence, model, data, optimiser, task or study [all].")] = None,
+    name: Annotated[str | None, Parameter(help="One of them, to read its whole documentation.")] = None,
+    /,
+    *,
+    common: Common = Common(),
+) -> None:
+    """List what there is, with fields and defaults; with a name, print its documentation."""
+    if kind is not None and kind not in KINDS:
+        raise SpecError(f"there is no kind {kind!r}; known: {', '.join(KINDS)}")
+    if kind is not None and name is not None:
+        print(_documentation(kind, name))
+        return
+    found = {k: _entries(k) for k in (KINDS if kind is None else (kind,))}
+    if common.json:
+        common.say(found)
+        return
+    for k, rows in found.items():
+        grid = Grid(title=k, title_justify="left", title_style="bold", show_header=False, box=None, padding=(0, 2, 0, 0))
+        grid.add_column(no_wrap=True)
+        grid.add_column()
+        for row in rows:
+            fields = ", ".join(f"{f['name']}={f['default']}" if "default" in f else f["name"] for f in row["fields"])
+            grid.add_row(f"  [bold]{row['name']}[/bold]", f"{row['summary']}\n[dim]{fields.replace('[', chr(92) + '[')}[/dim]")
+        screen().print(grid)
+
+
+def _entries(kind: str) -> list[dict[str, Any]]:
+    if kind == "study":
+        from pellucid.studies import STUDIES, ross2018
+
+        return [{"name": n, "summary": (ross2018.__doc__ or "").split(":")[0].replace("\n", " "), "fields": []} for n in STUDIES]
+    from pellucid.spec import entries
+
+    return [
+        {"name": name, "summary": (inspect.getdoc(cls) or "").split("\n\n")[0].replace("\n", " "), "fields": _fields(cls)}
+        for name, cls in entries(kind)
+    ]
+
+
+def _fields(cls: Any) -> list[dict[str, Any]]:
+    from pellucid.spec import kind_of, name_of
+
+    rows = []
+    for f in dataclasses.fields(cls):
+        row: dict[str, Any] = {"name": f.name}
+        if f.default is not dataclasses.MISSING:
+            row["default"] = f.default
+        elif f.default_factory is not dataclasses.MISSING:
+            made = f.default_factory()
+            row["default"] = name_of(made) if kind_of(made) else str(made)
+        rows.append(row)
+    return rows
+
+
+def _documentation(kind: str, name: str) -> str:
+    from pellucid.spec import lookup
+
+    cls = lookup(kind, name)
+    fields = ", ".join(f"{f['name']}={f['default']!r}" if "default" in f else f["name"] for f in _fields(cls))
+    return f"{kind} {name}({fields})\n\n{inspect.getdoc(cls)}"
