@@ -202,6 +202,12 @@ def check_depends_on_the_model(method: Any, world: World) -> None:
     )
 
 
+def check_depends_on_the_target(method: Any, world: World) -> None:
+    first, second = run(method, smooth(), pictures(N), torch.tensor([[0, 1]] * N)).unbind(1)
+    gap = (first - second).flatten(1).norm(dim=1) / first.flatten(1).norm(dim=1)
+    assert float(gap.min()) > 0.01, "another target gives the same map"
+
+
 def check_refuses_what_is_no_input(method: Any, world: World) -> None:
     model, x = smooth(), pictures(N)
     for bad, words in (

@@ -15,7 +15,11 @@ from .worlds import World, pictures
 
 CHECKS = [check for name, check in vars(interpreter_checks).items() if name.startswith("check_")]
 # With another choice (a score, say) a map may rightly look elsewhere, or not depend on the target.
-BASE_ONLY = (interpreter_checks.check_looks_at_the_object, interpreter_checks.check_leaks_nothing)
+BASE_ONLY = (
+    interpreter_checks.check_looks_at_the_object,
+    interpreter_checks.check_depends_on_the_target,
+    interpreter_checks.check_leaks_nothing,
+)
 CHOICE_CHECKS = [check for check in CHECKS if check not in BASE_ONLY]
 
 
