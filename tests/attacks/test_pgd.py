@@ -199,6 +199,18 @@ def test_stopping_early_never_loses_a_success(rough, images):
     assert 0 < int(early.sum()) < 12
 
 
+def test_a_sample_is_started_again_with_its_own_numbers_whoever_has_left(rough, images):
+    labels = predict(rough, images)
+    attack = PGD(eps=0.06, steps=3, restarts=4)
+    together = attack(rough, images, labels, rng=Stream(4), stop_when_fooled=True)
+    once = dataclasses.replace(attack, restarts=1)(rough, images, labels, rng=Stream(4))
+    assert 0 < int((predict(rough, once) != labels).sum()) < 11
+    for n in range(12):
+        row = torch.tensor([n])
+        alone = attack(rough, images[row], labels[row], rng=Stream(4).take(row), stop_when_fooled=True)
+        torch.testing.assert_close(alone, together[row], rtol=0, atol=1e-9)
+
+
 def test_any_objective_can_be_maximised_with_its_rows(middle):
     directions = torch.linspace(-1, 1, 12, dtype=torch.float64).view(-1, 1, 1, 1)
     attack = PGD(eps=0.05, steps=10, restarts=2)

@@ -54,6 +54,16 @@ def test_bootstrap_interval_of_skewed_values_leans_to_their_long_side():
     assert mean.high - mean.value > 1.05 * (mean.value - mean.low) > 0
 
 
+def test_bootstrap_interval_is_corrected_for_skewness():
+    generator = np.random.default_rng(2)
+    values = generator.exponential(size=60)
+    means = values[generator.integers(0, 60, (9999, 60))].mean(1)
+    low, high = np.quantile(means, [0.025, 0.975])
+    mean = bootstrap_mean(values)
+    assert mean.low > low + 0.005
+    assert mean.high > high + 0.01
+
+
 def test_bootstrap_depends_on_its_seed_only_and_leaves_numpy_alone():
     values = torch.linspace(0, 1, 30, dtype=torch.float64) ** 2
     before = np.random.get_state()[1].copy()
