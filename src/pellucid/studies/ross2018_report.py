@@ -1,4 +1,4 @@
-"""The page of the Ross & Doshi-Velez study: its numbers, figures and pictures, and the settings behind them."""
+"""The page of the Ross & Doshi-Velez study as a task: numbers, figures, pictures, settings behind them."""
 
 from dataclasses import dataclass
 

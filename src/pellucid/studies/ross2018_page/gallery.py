@@ -22,14 +22,14 @@ def section(source: Source) -> Section:
         kinds.setdefault(tuple(interpreter_title(i) for i in task.interpreters), []).append(label)
     return Section(
         "What an attack changes, and what the maps make of it",
-        "Two test images per network: the first that it classifies right and the attack turns, and the first that "
-        "stays right. The percentage is the network's confidence in its answer; the difference is drawn in its own "
-        "scale, stated beneath.\n\n"
-        "Maps colour the pixels that matter. Gradients: a red pixel raises the score as it grows brighter, a blue "
-        "one lowers it; the score is the cross-entropy of the true class (red speaks against the class) or the "
-        "certainty term of the paper's Figure 6, the sum of all log-probabilities (red makes the network less "
-        "sure). CAM: red is evidence for the true class, blue against it. Each map is scaled by the 99th percentile "
-        "of its own values; τ compares it with the map of the clean image.",
+        "Two test images per network: the first that it classifies right and the attack turns, and the "
+        "first that stays right. The percentage is the network's confidence in its answer; the difference "
+        "is drawn in its own scale, stated beneath.\n\n"
+        "Maps colour the pixels that matter. Gradients: a red pixel raises the score as it grows brighter, "
+        "a blue one lowers it; the score is the cross-entropy of the true class (red speaks against the "
+        "class) or the certainty term of the paper's Figure 6, the sum of all log-probabilities (red makes "
+        "the network less sure). CAM: red is evidence for the true class, blue against it. Each map is "
+        "scaled by the 99th percentile of its own values; τ compares it with the map of the clean image.",
         tuple(_gallery(source, maps, labels) for maps, labels in kinds.items()),
     )
 
@@ -58,7 +58,8 @@ def _rows(source: Source, label: str) -> list[GalleryRow]:
 
 
 def examples(maps: dict[str, Tensor]) -> list[tuple[int, bool]]:
-    """Return the first image that the attack turns and the first that it does not, of those classified right."""
+    """Return the first image that the attack turns and the first that it does not, of those classified "
+    "right."""
     right = maps["probabilities_clean"].argmax(1) == maps["labels"]
     turned = maps["probabilities_adversarial"].argmax(1) != maps["labels"]
     first = (

@@ -18,9 +18,9 @@ def section(source: Source) -> Section:
     )
     return Section(
         "How steep the loss is",
-        "The longer the gradient of the loss with respect to the image, the more a small change of the image can do: "
-        "norm for each test image, of the loss of its true label (what FGSM climbs) and of the next label (what TGSM "
-        "descends). The paper's Figure 4.",
+        "The longer the gradient of the loss with respect to the image, the more a small change of the "
+        "image can do: norm for each test image, of the loss of its true label (what FGSM climbs) and of "
+        "the next label (what TGSM descends). The paper's Figure 4.",
         (BoxFigure("Distribution of input-gradient norms", panels),),
     )
 

@@ -38,7 +38,8 @@ def settings_of(task: Any, result: Result, key: str, title: str) -> Settings:
 
 
 def brief(value: Any, inside: bool = False) -> Any:
-    """Return a description as JSON values; tasks inside it by name and digest, as the store addresses them."""
+    """Return a description as JSON values; tasks inside it by name and digest, as the store addresses "
+    "them."""
     if not kind_of(value):
         return [brief(part, True) for part in value] if isinstance(value, (tuple, list)) else to_dict(value)
     name = name_of(value)

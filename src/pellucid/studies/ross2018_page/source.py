@@ -61,7 +61,8 @@ class Source:
 
     def printed_note(self) -> str:
         """Say what the printed values are, and how far they may be compared."""
-        note = f"“paper” is the value printed in the authors' notebook for MNIST, {PRINTED['images']} test images"
+        images = PRINTED["images"]
+        note = f"“paper” is the value printed in the authors' notebook for MNIST, {images} test images"
         if not self.on_mnist:
             data = self.result(self.task.networks[0]).meta["data"]["train"]["name"]
             return f"{note}. The data here are not MNIST but {data}, so it is no yardstick for our value."
@@ -69,6 +70,10 @@ class Source:
             f"{note} (its own 95 % interval reaches up to 6 points either way); its gradient-regularised "
             f"network, lambda 109.8, stands beside the one selected here, {self.selected}."
         )
+
+    def warning(self) -> tuple[str, ...]:
+        """Return what must stand under every block where printed values are of other data, if they are."""
+        return () if self.on_mnist else ("“paper”: MNIST, not these data.",)
 
     def looks(self, label: str) -> tuple[str, str]:
         """Return colour and marker of a network, a different pair for up to 16 values of lambda."""

@@ -9,12 +9,13 @@ from pellucid.studies.ross2018_page.source import Source
 def section(source: Source) -> Section:
     """Return the section."""
     rows = tuple(_row(source, row) for row in source.numbers["stability"])
-    header = ("network", "map", "tau, all images", "tau, prediction kept", "images", "prediction kept")
+    header = ("network", "map", "tau, all images", "tau, prediction kept", "images", "of them kept")
     return Section(
         "How stable the maps are under attack",
-        "Tau between the map of an image before and after PGD, mean over images: 1 orders all pixels alike, 0 has "
-        "nothing in common. “Prediction kept” leaves out images whose predicted class changed, as Boopathy et al. "
-        "do; how many are left stands beside it, since a mean over few says little. The paper has no such numbers.",
+        "Tau between the map of an image before and after PGD, mean over images: 1 orders all pixels "
+        "alike, 0 has nothing in common. “Prediction kept” leaves out images whose predicted class "
+        "changed, as Boopathy et al. do; how many are left stands beside it, since a mean over few says "
+        "little. The paper has no such numbers.",
         (Table("Rank correlation of maps before and after the attack", header, rows),),
     )
 

@@ -21,8 +21,8 @@ CLAIMS = {
 def subtitle(source: Source) -> str:
     """Name the paper and how much of it this is."""
     return (
-        "Ross & Doshi-Velez 2018: are networks whose training keeps the input gradient small harder to attack? "
-        f"A reproduction, {SCALES[source.numbers['scale']]}."
+        "Ross & Doshi-Velez 2018: are networks whose training keeps the input gradient small harder to "
+        f"attack? A reproduction: {SCALES[source.numbers['scale']]}."
     )
 
 
@@ -43,8 +43,9 @@ def _caveat(source: Source) -> tuple[str, ...]:
     length = f"{task.steps:,} training steps instead of 15,000"
     if not source.on_mnist:
         return (
-            f"This run shows that everything works: {length}, on {images['images']:,} images of {images['name']} "
-            "instead of MNIST. It neither confirms nor refutes the paper, whose printed numbers are for MNIST.",
+            f"This run shows that everything works: {length}, on {images['images']:,} images of "
+            f"{images['name']} instead of MNIST. It neither confirms nor refutes the paper, whose printed "
+            "numbers are for MNIST.",
         )
     if source.numbers["scale"] != "paper":
         return (f"MNIST as in the paper, but {length}: verdicts are about networks far from converged.",)
@@ -57,10 +58,11 @@ def _fares(source: Source, label: str) -> str:
     def said(maker: str, at: int) -> str:
         return percent(source.numbers["transfer"][maker][label][at]["value"])
 
-    own = f"{label}: {said(label, 0)} of clean test images right; under FGSM at eps {EPS} "
+    clean, white_box = said(label, 0), said(label, place)
+    own = f"{label}: right on {clean} of clean test images, {white_box} of FGSM images made for it"
     if label == "normal":
-        return f"{own}{said(label, place)}."
-    return f"{own}{said(label, place)} if made for itself, {said('normal', place)} if made for the normal network."
+        return f"{own} (eps {EPS})."
+    return f"{own}, {said('normal', place)} of those made for the normal network (eps {EPS})."
 
 
 def facts(source: Source) -> tuple[tuple[str, str], ...]:
@@ -72,7 +74,7 @@ def facts(source: Source) -> tuple[tuple[str, str], ...]:
         ("Scale", source.numbers["scale"]),
         ("Data", f"{first['data']['train']['name']}, {first['data']['train']['images']:,} training images"),
         ("Test images", f"{source.numbers['images']:,}"),
-        ("Networks", f"{len(source.labels)} of the paper's, {pooled} small ones for CAM"),
+        ("Networks", f"{len(source.labels)} + {pooled} small ones for CAM"),
         ("Training time", duration(seconds)),
         ("Device", f"{first['device']}, {first['threads']} threads"),
         ("Seed", str(first["seed"])),
@@ -86,8 +88,8 @@ def terms(source: Source) -> tuple[tuple[str, str], ...]:
         ("adv. trained", "adversarial training: half of every training batch are FGSM images, eps 0.3"),
         (
             "grad. reg. λ",
-            "gradient regularisation: training also punishes the squared gradient of the loss with respect to "
-            "the image; lambda weighs this punishment",
+            "gradient regularisation: training also punishes the squared gradient of the loss with respect "
+            "to the image; lambda weighs this punishment",
         ),
         ("eps", "the most that any pixel is changed; black is 0 and white is 1"),
         ("FGSM", "fast gradient sign method: every pixel moves by eps in the direction that raises the loss"),
@@ -98,8 +100,8 @@ def terms(source: Source) -> tuple[tuple[str, str], ...]:
         ("CAM", "class activation map: where the last features speak for a class"),
         (
             "small numbers",
-            "95 % intervals (accuracies: Wilson; means: bootstrap over images); one seed, so training anew may "
-            "move a value further than its interval says",
+            "95 % intervals (accuracies: Wilson; means: bootstrap over images); one seed, so training anew "
+            "may move a value further than its interval says",
         ),
     )
 

@@ -31,9 +31,7 @@ def _curves(source: Source) -> CurveFigure:
         "Validation accuracy and mean squared input-gradient norm during training",
         (
             Panel("accuracy", accuracy, "step", "accuracy"),
-            Panel(
-                "squared input-gradient norm", gradient, "step", "mean over images", log_y=True, y_range=None
-            ),
+            Panel("squared input-gradient norm", gradient, "step", "mean", log_y=True, y_range=None),
         ),
     )
 
@@ -82,7 +80,7 @@ def _selection(source: Source) -> Table:
 
 
 def _costs(source: Source) -> Table:
-    rows = []
+    rows: list[tuple[Cell | str, ...]] = []
     for label, task in trained(source).items():
         meta, key = source.result(task).meta, source.cite(task)
         passes = meta["passes"]

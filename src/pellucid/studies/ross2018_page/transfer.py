@@ -11,9 +11,10 @@ def section(source: Source) -> Section:
     """Return the section."""
     return Section(
         "Accuracy on FGSM examples made for each network",
-        "Each network is attacked with FGSM, and all networks classify what comes out (the paper's Figure 1). On "
-        "examples made for itself a network meets an attacker who knows it (white box); on examples made for "
-        f"another, one who had to guess (transfer).\n\n{source.printed_note()}",
+        "Each network is attacked with FGSM, and all networks classify what comes out (the paper's Figure "
+        "1). On examples made for itself a network meets an attacker who knows it (white box); on examples "
+        "made for another, one who had to guess (transfer).\n\n"
+        f"{source.printed_note()}",
         (_curves(source), _matrix(source), _table(source)),
     )
 
@@ -28,7 +29,7 @@ def _curves(source: Source) -> CurveFigure:
         )
         for maker in source.labels
     )
-    notes = () if source.on_mnist else ("Dashed: MNIST, as printed in the paper. Solid: other data.",)
+    notes = () if source.on_mnist else ("Dashed lines are MNIST, not these data.",)
     return CurveFigure("Accuracy against eps, one panel per attacked network", panels, notes)
 
 
@@ -64,16 +65,16 @@ def _matrix(source: Source) -> HeatmapFigure:
         "Transfer matrix: who is fooled by whose examples",
         tuple(one(eps) for eps in SHOWN if eps in source.epsilons),
         (
-            "Read down a column for how many images each network still classifies right when the attack was made "
-            "for the network named above it; the diagonal is white box. Light: nearly all fooled; dark: nearly "
-            "all right.",
-            source.printed_note(),
+            "Read down a column for how many images each network still classifies right when the attack "
+            "was made for the network named above it; the diagonal is white box. Light: nearly all fooled; "
+            "dark: nearly all right.",
+            *source.warning(),
         ),
     )
 
 
 def _table(source: Source) -> Table:
-    rows = []
+    rows: list[tuple[Cell | str, ...]] = []
     for judge in source.labels:
         for maker, said in ((judge, "itself"), ("normal", "normal")):
             if said == "itself" or judge != "normal":
@@ -81,4 +82,4 @@ def _table(source: Source) -> Table:
                 rows.append((judge, said, *cells))
     header = ("network", "made for", *(f"eps {fraction(eps)}" for eps in source.epsilons))
     caption = "Accuracy under FGSM: white box, and transferred from the normal network"
-    return Table(caption, header, tuple(rows), (source.printed_note(),))
+    return Table(caption, header, tuple(rows), source.warning())
