@@ -108,7 +108,7 @@ def fit(
             _check_finite(terms, step, save)
             moves.zero_grad()
             note_backward(len(rows))
-            torch.stack(list(terms.values())).sum().backward()
+            torch.autograd.backward(torch.stack(list(terms.values())).sum())
         _check_finite({"gradient of the loss": _gradient_norm(weights)}, step, save)
         optimiser.prepare(moves, step)
         moves.step()
@@ -129,7 +129,8 @@ def fit(
 
 
 def _gradient_norm(weights: list[nn.Parameter]) -> Tensor:
-    return torch.stack([p.grad.norm() for p in weights if p.grad is not None]).norm()
+    norms = [p.grad.detach().flatten().norm() for p in weights if p.grad is not None]
+    return torch.stack(norms).norm() if norms else torch.zeros(())
 
 
 def _check_finite(terms: dict[str, Tensor], step: int, save: Callable[[], None]) -> None:
@@ -169,7 +170,7 @@ def _save(path: Path, network: Classifier, moves: torch.optim.Optimizer, run: Ru
 def _restore(network: Classifier, moves: torch.optim.Optimizer, path: Path | None) -> Run | None:
     if path is None or not path.is_file():
         return None
-    with safe_open(path, framework="pt") as file:  # type: ignore[no-untyped-call]
+    with safe_open(path, framework="pt") as file:
         kept: dict[str, Any] = json.loads(file.metadata()["run"])
         tensors: dict[str, Tensor] = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     network.load_state_dict({k.removeprefix("network."): v for k, v in tensors.items() if k.startswith("network.")})

@@ -36,7 +36,7 @@ def explain(
         raise SpecError("pellucid explain needs the folder of one checkpoint, as pellucid train prints it")
     parts: dict[str, Any] = {"interpreter": interpreter} | ({"attack": attack} if attack else {})
     parts = apply_words(parts, fields, "interpreter")
-    table = {"task": "explain", "data": data, "part": part, "images": images, "seed": seed}
+    table: dict[str, Any] = {"task": "explain", "data": data, "part": part, "images": images, "seed": seed}
     table |= {"interpreters": (from_dict(parts["interpreter"], "interpreter"),), "network": Checkpoint.of(paths[0])}
     task = from_dict(table | ({"attack": parts["attack"]} if attack else {}), "task")
     result = common.run(task)

@@ -44,11 +44,16 @@ def _entries(kind: str) -> list[dict[str, Any]]:
     if kind == "study":
         from pellucid.studies import STUDIES, ross2018
 
-        return [{"name": n, "summary": (ross2018.__doc__ or "").split(":")[0].replace("\n", " "), "fields": []} for n in STUDIES]
+        return [{"name": n, "summary": (ross2018.__doc__ or "").split(":")[0].replace("\n", " "), "fields": [], "source": ""} for n in STUDIES]
     from pellucid.spec import entries
 
     return [
-        {"name": name, "summary": (inspect.getdoc(cls) or "").split("\n\n")[0].replace("\n", " "), "fields": _fields(cls)}
+        {
+            "name": name,
+            "summary": (inspect.getdoc(cls) or "").split("\n\n")[0].replace("\n", " "),
+            "fields": _fields(cls),
+            "source": _source(inspect.getdoc(cls) or ""),
+        }
         for name, cls in entries(kind)
     ]
 
@@ -66,6 +71,24 @@ def _fields(cls: Any) -> list[dict[str, Any]]:
             row["default"] = name_of(made) if kind_of(made) else str(made)
         rows.append(row)
     return rows
+
+
+def method_table() -> str:
+    """Return docs/methods.md: every registered method with its fields, first sentence and source."""
+    lines = ["# Methods", "", "Made from the registry by `PELLUCID_RENEW_DOCS=1 pytest tests/test_docs.py`; not edited by hand."]
+    for kind in KINDS[:-1]:
+        lines += ["", f"## {kind}", "", "| name | fields | what it is | source |", "| --- | --- | --- | --- |"]
+        for row in _entries(kind):
+            fields = ", ".join(f"{f['name']}={f['default']}" if "default" in f else f["name"] for f in row["fields"])
+            cells = (f"`{row['name']}`", f"`{fields}`" if fields else "", row["summary"], row["source"])
+            lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _source(documentation: str) -> str:
+    """Return the first sentence after "Source:", as far as the paragraph goes."""
+    _, found, rest = documentation.partition("Source:")
+    return " ".join(rest.split("\n\n")[0].split("Deviation")[0].split()) if found else ""
 
 
 def _documentation(kind: str, name: str) -> str:

@@ -48,7 +48,7 @@ def show(name: str, /, *, scale: Scale = "smoke", timing: bool = True, common: C
     from pellucid.tasks.graph import label, plan, rehearse
 
     store, options = common.open_store(), common.options()
-    rows = []
+    rows: list[dict[str, Any]] = []
     for step in plan(find_study(name, scale), store):
         seconds = rehearse(step.task, store, options) if timing and not step.done else None
         rows.append({"task": label(step.task), "digest": digest(step.task), "done": step.done, "seconds": seconds})
