@@ -1,23 +1,14 @@
 """Adversarial examples made for one network, and what other networks make of them."""
 
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from pellucid.metrics import predict
+from pellucid.metrics import adversarial_grid, predict
 from pellucid.models.classifier import Classifier
 from pellucid.protocols import Attack
 from pellucid.rng import Stream
-
-
-def at_eps(attack: Attack, eps: float) -> Attack:
-    """Return the attack with another eps; any other field stays as it is."""
-    moved: Any = attack
-    changed: Attack = replace(moved, eps=eps)
-    return changed
 
 
 def make_and_judge(
@@ -37,11 +28,7 @@ def make_and_judge(
     leave once they are fooled (white-box accuracy). At eps 0 the images are clean.
     """
     rows: dict[str, list[Tensor]] = {"predictions": [], "linf": [], "l2": [], "unstable": []}
-    for eps in epsilons:
-        if attack is None or eps == 0:
-            changed = x
-        else:
-            changed = at_eps(attack, eps)(maker, x, y, rng=rng, stop_when_fooled=not judges)
+    for changed in adversarial_grid(maker, x, y, attack, epsilons, rng=rng, stop_when_fooled=not judges):
         own = predict(maker, changed)
         again = predict(maker, changed, batch_size=max(1, len(x) // 3))
         unstable = own != again

@@ -5,6 +5,7 @@ from pellucid.metrics.maps import Stability, kendall_tau, stability
 from pellucid.metrics.robustness import (
     accuracy,
     accuracy_curve,
+    adversarial_grid,
     predict,
     transfer_matrix,
     transfer_predictions,
@@ -17,6 +18,7 @@ __all__ = [
     "Stability",
     "accuracy",
     "accuracy_curve",
+    "adversarial_grid",
     "bootstrap_mean",
     "gradient_norms",
     "kendall_tau",

@@ -76,13 +76,14 @@ def accuracy_curve(
     tensor([[1, 0],
             [1, 1]])
     """
-    grid = _variants(attack, epsilons)
+    _variants(attack, epsilons)  # refuse before anything is computed
     x = check_images(x)
     y = check_labels(y, len(x))
-    out = torch.empty(len(grid), len(x), dtype=torch.int64, device=x.device)
+    out = torch.empty(len(epsilons), len(x), dtype=torch.int64, device=x.device)
     for rows in _batches(x, batch_size):
-        examples = _examples(
-            model, x[rows], y[rows], grid, (rng or Stream()).take(rows), stop_when_fooled=True
+        stream = (rng or Stream()).take(rows)
+        examples = adversarial_grid(
+            model, x[rows], y[rows], attack, epsilons, rng=stream, stop_when_fooled=True
         )
         for number, x_adv in enumerate(examples):
             out[number, rows] = predict(model, x_adv, batch_size)
@@ -115,15 +116,14 @@ def transfer_predictions(
     >>> transfer_predictions(makers, judges, x, y, FGSM(eps=0.1), [0.0, 0.2]).shape
     torch.Size([1, 2, 2, 2])
     """
-    grid = _variants(attack, epsilons)
+    _variants(attack, epsilons)  # refuse before anything is computed
     x = check_images(x)
     y = check_labels(y, len(x))
-    out = torch.empty(len(makers), len(judges), len(grid), len(x), dtype=torch.int64, device=x.device)
+    out = torch.empty(len(makers), len(judges), len(epsilons), len(x), dtype=torch.int64, device=x.device)
     for rows in _batches(x, batch_size):
         for m, maker in enumerate(makers):
-            examples = _examples(
-                maker, x[rows], y[rows], grid, (rng or Stream()).take(rows), stop_when_fooled=False
-            )
+            stream = (rng or Stream()).take(rows)
+            examples = adversarial_grid(maker, x[rows], y[rows], attack, epsilons, rng=stream)
             for e, x_adv in enumerate(examples):
                 for j, judge in enumerate(judges):
                     out[m, j, e, rows] = predict(judge, x_adv, batch_size)
@@ -168,15 +168,24 @@ def _variants(attack: Attack, epsilons: Sequence[float]) -> list[Attack | None]:
     return [None if eps == 0 else dataclasses.replace(described, eps=eps) for eps in epsilons]
 
 
-def _examples(
-    model: nn.Module, x: Tensor, y: Tensor, grid: Sequence[Attack | None], rng: Stream, stop_when_fooled: bool
+def adversarial_grid(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    attack: Attack | None,
+    epsilons: Sequence[float],
+    *,
+    rng: Stream | None = None,
+    stop_when_fooled: bool = False,
 ) -> Iterator[Tensor]:
-    """Yield the adversarial images of one batch for each eps of the grid.
+    """Yield the adversarial images of one batch for each eps, x itself where eps is 0 or there is no attack.
 
     The one place that sees all epsilons of a batch at once: work that they share belongs here.
+    Raises InputError for an attack without eps, and for epsilons that do not ascend.
     """
-    for attack in grid:
-        yield x if attack is None else attack(model, x, y, rng=rng, stop_when_fooled=stop_when_fooled)
+    grid = [None] * len(epsilons) if attack is None else _variants(attack, epsilons)
+    for variant in grid:
+        yield x if variant is None else variant(model, x, y, rng=rng, stop_when_fooled=stop_when_fooled)
 
 
 def _batches(x: Tensor, batch_size: int) -> tuple[Tensor, ...]:
