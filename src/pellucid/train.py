@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from pellucid.data.split import Split
-from pellucid.errors import TrainingError
+from pellucid.errors import CheckpointError, TrainingError
 from pellucid.guard import frozen
 from pellucid.maths.losses import cross_entropy
 from pellucid.maths.passes import Passes, counted, gradient, note_backward
@@ -100,16 +100,22 @@ def fit(
         if checkpoint is not None:
             _save(checkpoint, network, moves, run)
 
+    def stop_before_step() -> None:
+        for buffer, was in statistics:  # a forward pass moves those of batch normalisation
+            buffer.copy_(was)
+        save()
+
     for step in range(run.step, steps):
         rows = batch_rows(len(train), batch_size, step, seed, shuffle).to(device)
         ctx = Context(progress=step / steps, step=step, seed=seed, positions=rows)
+        statistics = [(buffer, buffer.clone()) for buffer in network.buffers()]
         with counted() as cost, global_seed(derive(seed, "step", step), device):
             terms = body(train.images(rows), train.labels[rows], ctx)
-            _check_finite(terms, step, save)
+            _check_finite(terms, step, stop_before_step)
             moves.zero_grad()
             note_backward(len(rows))
             torch.autograd.backward(torch.stack(list(terms.values())).sum())
-        _check_finite({"gradient of the loss": _gradient_norm(weights)}, step, save)
+        _check_finite({"gradient of the loss": _gradient_norm(weights)}, step, stop_before_step)
         optimiser.prepare(moves, step)
         moves.step()
         run.step += 1
@@ -133,11 +139,11 @@ def _gradient_norm(weights: list[nn.Parameter]) -> Tensor:
     return torch.stack(norms).norm() if norms else torch.zeros(())
 
 
-def _check_finite(terms: dict[str, Tensor], step: int, save: Callable[[], None]) -> None:
+def _check_finite(terms: dict[str, Tensor], step: int, stop: Callable[[], None]) -> None:
     values = torch.stack([v.detach() for v in terms.values()])
     if not bool(torch.isfinite(values).all()):
         name, value = next((k, float(v.detach())) for k, v in terms.items() if not bool(torch.isfinite(v)))
-        save()
+        stop()
         raise TrainingError(
             f"training stopped at step {step}: {name} is {value}; the network as it was before that step is kept; "
             "a lower learning rate or weight, or another seed, may help"
@@ -170,9 +176,12 @@ def _save(path: Path, network: Classifier, moves: torch.optim.Optimizer, run: Ru
 def _restore(network: Classifier, moves: torch.optim.Optimizer, path: Path | None) -> Run | None:
     if path is None or not path.is_file():
         return None
-    with safe_open(path, framework="pt") as file:
-        kept: dict[str, Any] = json.loads(file.metadata()["run"])
-        tensors: dict[str, Tensor] = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    try:
+        with safe_open(path, framework="pt") as file:
+            kept: dict[str, Any] = json.loads(file.metadata()["run"])
+            tensors: dict[str, Tensor] = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path} is corrupt or truncated ({error}); delete it to train from the start") from None
     network.load_state_dict({k.removeprefix("network."): v for k, v in tensors.items() if k.startswith("network.")})
     states: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
