@@ -85,6 +85,14 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise StoreError(f"{path} is damaged ({error}); delete it and run again") from None
 
 
+def read_json(path: Path) -> Any:
+    """Read JSON; raise StoreError if the file is damaged."""
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise StoreError(f"{path} is damaged ({error}); delete it and run again") from None
+
+
 def file_digest(path: Path) -> str:
     """Return the SHA-256 of a file."""
     with open(path, "rb") as file:
@@ -126,10 +134,20 @@ class Store:
             raise StoreError(f"the store {self.root} cannot be made: {error.strerror}; choose another with --store") from None
 
     def withdraw(self) -> None:
-        """Remove the folders again that `prepare` made, if nothing came into them: a refusal leaves nothing."""
-        if any(path.is_file() for name in ("scratch", "data") for path in (self.root / name).rglob("*")):
+        """Remove what a refused run left in a store that it made, unless a result or a part of one is in it.
+
+        Copies of checkpoints and notes about data are none. Where another run is at work nothing is removed.
+        """
+        if not self.root.is_dir() or any(path.is_file() for path in (self.root / "scratch").rglob("*")):
             return
-        if all(path.name in OWN_FOLDERS for path in self.root.iterdir()):
+        if any(path.name not in (*OWN_FOLDERS, "checkpoint") for path in self.root.iterdir()):
+            return
+        with contextlib.ExitStack() as held:
+            try:
+                for path in (self.root / "locks").glob("*.lock"):
+                    held.enter_context(FileLock(path, timeout=0))
+            except Timeout:
+                return
             shutil.rmtree(self.root, ignore_errors=True)
 
     def folder(self, task: Any) -> Path:
@@ -149,11 +167,12 @@ class Store:
         folder = self.folder(task)
         try:
             meta = json.loads((folder / META).read_text())
+            files = dict(meta["files"])
         except FileNotFoundError:
             raise StoreError(f"{name_of(task)} {digest(task)[:12]} is not in the store {self.root}") from None
-        except (json.JSONDecodeError, UnicodeDecodeError):
+        except (ValueError, KeyError, TypeError):  # no text, no JSON, or not what `commit` wrote
             raise StoreError(f"{folder / META} is damaged; delete the folder {folder} and run again") from None
-        for name, expected in meta["files"].items():
+        for name, expected in files.items():
             if not (folder / name).is_file() or file_digest(folder / name) != expected:
                 raise StoreError(f"{folder / name} is missing or was changed; delete the folder {folder} and run again")
         return Result(folder, meta)
@@ -194,7 +213,7 @@ class Store:
         """Record which images a description stood for; raise DataError if they are not those of earlier results."""
         path = self.root / "data" / f"{digest(spec)}-{part}.json"
         if path.is_file():
-            known = json.loads(path.read_text())["sha256"]
+            known = read_json(path)["sha256"]
             if known != sha256:
                 raise DataError(
                     f"the {part} images of {name_of(spec)} are not those that results in {self.root} were made from "

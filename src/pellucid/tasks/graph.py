@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from pellucid.errors import PellucidError, StoreError
+from pellucid.maths.passes import counted
 from pellucid.protocols import silent
 from pellucid.spec import digest, kind_of, name_of
 from pellucid.store import Result, Store, explained
@@ -89,11 +90,11 @@ def run(task: Any, store: Store, options: Options | None = None, watch: Watch | 
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     new = not store.root.exists()
-    store.prepare()
     commit()  # now: the files may change while a long run goes on
-    steps = plan(task, store)
-    watch.planned(steps)
     try:
+        store.prepare()
+        steps = plan(task, store)
+        watch.planned(steps)
         with explained(store.root):
             _work_off([step.task for step in steps if not step.done], store, options, watch)
     except PellucidError:
@@ -128,8 +129,12 @@ def _attempt(task: Any, store: Store, options: Options, watch: Watch) -> bool:
 
 
 def _run(task: Any, io: Io) -> Result:
+    began = time.monotonic()
     try:
-        files = task.run(io)
+        with counted() as passes:
+            files = task.run(io)
+        if not io.ledger():  # a task without parts: what it cost is what it took now
+            io.spend("run", time.monotonic() - began, passes)
         return io.store.commit(task, io.meta(), files)
     except PellucidError:
         if not any(io.scratch.iterdir()):

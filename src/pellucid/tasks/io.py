@@ -1,7 +1,6 @@
 """What a task sees of the world while it runs: its inputs, its data, its scratch folder, who is watching."""
 
 import functools
-import json
 import platform
 import subprocess
 import time
@@ -19,7 +18,7 @@ from pellucid.errors import DataError
 from pellucid.maths.passes import Passes, counted
 from pellucid.models import Classifier, load_classifier
 from pellucid.protocols import Data, Progress, silent
-from pellucid.store import Result, Store, read_tensors, write_json, write_tensors
+from pellucid.store import Result, Store, read_json, read_tensors, write_json, write_tensors
 
 
 @runtime_checkable
@@ -101,7 +100,7 @@ class Io:
 
     def spend(self, key: str, seconds: float, passes: Passes) -> None:
         """Record what a part of the work cost, so that a resumed task knows its whole cost."""
-        ledger = self._ledger()
+        ledger = self.ledger()
         ledger[key] = {"seconds": seconds, "forward": passes.forward, "backward": passes.backward}
         write_json(self.scratch / "ledger.json", ledger)
 
@@ -113,17 +112,19 @@ class Io:
         began = time.monotonic()
         with counted() as passes:
             tensors = make()
+        self.spend(name, time.monotonic() - began, passes)  # first: killed in between, the part is made and counted again
         write_tensors(path, tensors)
-        self.spend(name, time.monotonic() - began, passes)
         return tensors
 
-    def _ledger(self) -> dict[str, dict[str, float]]:
+    def ledger(self) -> dict[str, dict[str, float]]:
+        """Return what the parts have cost so far."""
         path = self.scratch / "ledger.json"
-        return json.loads(path.read_text()) if path.is_file() else {}
+        found: dict[str, dict[str, float]] = read_json(path) if path.is_file() else {}
+        return found
 
     def meta(self) -> dict[str, Any]:
         """Return everything that is recorded beside a result: seed, versions, threads, device, commit, cost, data."""
-        costs = list(self._ledger().values())
+        costs = list(self.ledger().values())
         return {
             "seed": getattr(self.task, "seed", 0),
             "versions": versions(),
