@@ -243,6 +243,8 @@ def from_dict(value: Any, kind: str | None = None) -> Any:
     tag = kind if kind in value else next((key for key in value if key in HOMES and isinstance(value[key], str)), None)
     if tag is None or (kind is not None and tag != kind) or not isinstance(value[tag], str):
         raise SpecError(f"a description needs its kind, such as {{{kind or 'attack'!r}: NAME}}; got {dict(value)!r}")
+    if odd := [key for key in value if not isinstance(key, str)]:
+        raise SpecError(f"fields have names, not {odd[0]!r}")
     fields = {key: _inner(part) for key, part in value.items() if key != tag}
     return lookup(tag, value[tag])(**fields)
 
@@ -278,7 +280,7 @@ def _canonical(value: Any, inside: bool = False) -> Any:
     return {"is": list(type(value)._registered_as), "version": getattr(value, "version", 1), "fields": fields}
 
 
-def fraction(value: float, limit: int = 256) -> str:
+def fraction(value: float) -> str:
     """Write a number as people in the field do: 0.031372549 as "8/255", others with up to four digits.
 
     >>> fraction(8 / 255), fraction(0.1), fraction(0.25)
