@@ -6,7 +6,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from pellucid.cli.common import Common
-from pellucid.cli.fields import split_words
+from pellucid.cli.fields import data_fields, split_words
 from pellucid.errors import SpecError
 
 
@@ -33,8 +33,9 @@ def attack(
     paths, fields = split_words(words)
     if len(paths) != 1:
         raise SpecError("pellucid attack needs the folder of one checkpoint, as pellucid train prints it")
-    table = {"task": "explain", "data": data, "part": part, "images": images, "seed": seed, "interpreters": ()}
-    task = from_dict(table | with_attack(attack, fields, []) | {"network": Checkpoint.of(paths[0])}, "task")
+    data_set, fields = data_fields(data, fields)
+    table = {"task": "explain", "data": data_set, "part": part, "images": images, "seed": seed, "interpreters": ()}
+    task = from_dict(table | with_attack(attack, fields) | {"network": Checkpoint.of(paths[0])}, "task")
     result = common.run(task)
     maps = result.tensors("maps.safetensors")
     classes = common.open_store().open(task.network).json("config.json")["classes"]

@@ -1,6 +1,7 @@
 """What all commands share: where results and data are, where to compute, how to speak."""
 
 import json
+import math
 import os
 import sys
 from dataclasses import dataclass
@@ -49,6 +50,8 @@ class Common:
         try:
             device = Options(self.device).resolved_device()
             torch.empty(0, device=device)
+            if device.type not in ("cpu", "cuda"):
+                raise RuntimeError(f"untested device {device}")
         except (RuntimeError, AssertionError):
             raise SpecError(f"there is no device {self.device!r} here; cpu always works") from None
         return Options(self.device, self.threads)
@@ -64,9 +67,18 @@ class Common:
     def say(self, result: dict[str, Any], lines: list[str] | None = None) -> None:
         """Print a result: as JSON if asked for, as lines for people otherwise."""
         if self.json:
-            print(json.dumps(result, indent=1))
+            print(json.dumps(_strict(result), indent=1, allow_nan=False))
         for line in () if self.json else lines or ():
             print(line)
+
+
+def _strict(value: Any) -> Any:
+    """Return a value with null for NaN and infinity, which JSON does not have."""
+    if isinstance(value, dict):
+        return {key: _strict(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_strict(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def screen(stderr: bool = False) -> Console:

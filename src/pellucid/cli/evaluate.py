@@ -6,7 +6,7 @@ from cyclopts import Parameter
 from rich.table import Table as Grid
 
 from pellucid.cli.common import Common, screen
-from pellucid.cli.fields import apply_words, split_words
+from pellucid.cli.fields import apply_words, data_fields, split_words
 from pellucid.errors import SpecError
 
 
@@ -30,15 +30,16 @@ def evaluate(
     if not paths:
         raise SpecError("pellucid evaluate needs the folder of a checkpoint, as pellucid train prints it")
     networks = [Checkpoint.of(path) for path in paths]
-    table: dict[str, Any] = {"task": "evaluate", "data": data, "part": part, "images": images, "seed": seed}
+    data_set, fields = data_fields(data, fields)
+    table: dict[str, Any] = {"task": "evaluate", "data": data_set, "part": part, "images": images, "seed": seed}
     if attack is not None:
-        table |= with_attack(attack, fields, [word for word in fields if word.startswith("data.")])
+        table |= with_attack(attack, fields)
         grid = read_sequence(epsilons) if epsilons else ("0", table["attack"].get("eps", "none"))
         if "none" in grid:
             raise SpecError(f"say how large the perturbation may be: --epsilons 0,0.1 or eps=0.1 for attack {attack}")
         table["attack"].setdefault("eps", grid[-1])
         table["epsilons"] = grid
-    elif epsilons or [word for word in fields if not word.startswith("data.")]:
+    elif epsilons or fields:
         raise SpecError("epsilons and fields belong to an attack: add --attack (pellucid list attack)")
     task = from_dict(table | {"network": networks[0], "judges": tuple(networks[1:])}, "task")
     result = common.run(task)
@@ -62,7 +63,7 @@ def evaluate(
     print(f"predictions image by image: {result.folder}")
 
 
-def with_attack(attack: str, fields: list[str], others: list[str]) -> dict[str, Any]:
+def with_attack(attack: str, fields: list[str]) -> dict[str, Any]:
     """Return the table of an attack with its fields set."""
-    table = apply_words({"attack": {"attack": attack}}, [word for word in fields if word not in others], "attack")
+    table = apply_words({"attack": {"attack": attack}}, fields, "attack")
     return {"attack": table["attack"]}

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from pellucid.cli.common import Common
-from pellucid.cli.fields import apply_words, split_words
+from pellucid.cli.fields import apply_words, data_fields, split_words
 from pellucid.errors import SpecError
 
 
@@ -34,9 +34,10 @@ def explain(
     paths, fields = split_words(words)
     if len(paths) != 1:
         raise SpecError("pellucid explain needs the folder of one checkpoint, as pellucid train prints it")
+    data_set, fields = data_fields(data, fields)
     parts: dict[str, Any] = {"interpreter": interpreter} | ({"attack": attack} if attack else {})
     parts = apply_words(parts, fields, "interpreter")
-    table: dict[str, Any] = {"task": "explain", "data": data, "part": part, "images": images, "seed": seed}
+    table: dict[str, Any] = {"task": "explain", "data": data_set, "part": part, "images": images, "seed": seed}
     table |= {"interpreters": (from_dict(parts["interpreter"], "interpreter"),), "network": Checkpoint.of(paths[0])}
     task = from_dict(table | ({"attack": parts["attack"]} if attack else {}), "task")
     result = common.run(task)

@@ -40,6 +40,12 @@ def apply_words(table: dict[str, Any], words: Sequence[str], main: str) -> dict[
     return table
 
 
+def data_fields(data: str, fields: Sequence[str]) -> tuple[Any, list[str]]:
+    """Return the data set with its `data.train=50` set, and the other words."""
+    own = [word for word in fields if word.startswith("data.")]
+    return apply_words({"data": data}, own, "data")["data"], [word for word in fields if word not in own]
+
+
 def read_table(path: Path) -> dict[str, Any]:
     """Read a description from a JSON or YAML file; raise SpecError if it is not a table."""
     try:

@@ -24,7 +24,12 @@ def list_methods(
     if kind is not None and kind not in KINDS:
         raise SpecError(f"there is no kind {kind!r}; known: {', '.join(KINDS)}")
     if kind is not None and name is not None:
-        print(_documentation(kind, name))
+        entry = _one(kind, name)
+        if common.json:
+            common.say(entry)
+            return
+        fields = ", ".join(f"{f['name']}={f['default']!r}" if "default" in f else f["name"] for f in entry["fields"])
+        print(f"{kind} {name}({fields})\n\n{entry['documentation']}")
         return
     found = {k: _entries(k) for k in (KINDS if kind is None else (kind,))}
     if common.json:
@@ -91,9 +96,19 @@ def _source(documentation: str) -> str:
     return " ".join(rest.split("\n\n")[0].split("Deviation")[0].split()) if found else ""
 
 
-def _documentation(kind: str, name: str) -> str:
+def _one(kind: str, name: str) -> dict[str, Any]:
+    if kind == "study":
+        from pellucid.studies import find_study
+
+        find_study(name, "smoke")
+        return _entries(kind)[0] | {"documentation": _study_documentation(name)}
     from pellucid.spec import lookup
 
     cls = lookup(kind, name)
-    fields = ", ".join(f"{f['name']}={f['default']!r}" if "default" in f else f["name"] for f in _fields(cls))
-    return f"{kind} {name}({fields})\n\n{inspect.getdoc(cls)}"
+    return {"name": name, "documentation": inspect.getdoc(cls), "fields": _fields(cls)}
+
+
+def _study_documentation(name: str) -> str:
+    from pellucid.studies import STUDIES
+
+    return inspect.getdoc(inspect.getmodule(STUDIES[name])) or ""
