@@ -22,7 +22,7 @@ from pellucid.report import (
     Picture,
     to_png,
 )
-from pellucid.report.boxes import summarise
+from pellucid.report.boxes import shared_range, summarise
 from pellucid.report.curves import whole_figure
 from pellucid.report.figures import panel_svgs, to_svg
 from pellucid.report.looks import luminance, shade, styles
@@ -176,3 +176,12 @@ def test_pictures_have_the_colours_they_claim():
     half = pixels(Picture("d", np.array([[[-0.1, 0.0, 0.1]]]), "difference", scale=0.2))
     assert half.tolist() == [[[64, 128, 191]]]
     assert pixels(Picture("n", np.array([[math.nan, 0.0]]), "signed"))[0, 0].tolist() == [0xBB] * 3
+
+
+def test_panels_that_measure_the_same_share_their_range(boxes):
+    one = BoxPanel("a", (Box("x", (1e-3, 1.0)),), "norm")
+    two = BoxPanel("b", (Box("x", (10.0, 20.0)),), "norm")
+    low, high = shared_range(BoxFigure("c", (one, two)))
+    assert low < 1e-3 < 20.0 < high
+    assert shared_range(boxes) is None  # a norm and a log-probability
+    assert shared_range(BoxFigure("c", (BoxPanel("a", (Box("x", ()),), "norm"),))) is None

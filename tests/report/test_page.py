@@ -158,3 +158,11 @@ def test_an_empty_report_and_empty_blocks_are_pages_too():
 def test_a_missing_value_still_shows_what_the_paper_printed():
     table = Table("t", ("network", "accuracy"), (("ours", Cell(None, printed=0.5)),))
     assert "paper 50.0" in render(Report("r", sections=(Section("s", "", (table,)),)))
+
+
+def test_terms_follow_the_verdict_and_pictures_are_links(report):
+    text = Page(render(replace(report, terms=(("eps", "the most that any pixel is changed"),)))).text
+    places = [text.index(words) for words in ("It holds.", "the most that any pixel", "claim holds")]
+    assert places == sorted(places)
+    html = render(report)
+    assert re.search(r'<a class="picture" href="#settings-1"[^>]*>\s*<img', html)

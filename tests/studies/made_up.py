@@ -1,4 +1,4 @@
-"""Results of the Ross & Doshi-Velez study that nobody computed: numbers made up where a run leaves its own."""
+"""Results of the Ross & Doshi-Velez study with numbers that nobody computed."""
 
 import json
 from pathlib import Path

@@ -10,7 +10,7 @@ from pellucid.report.content import CurveFigure
 from pellucid.report.curves import has_numbers
 from pellucid.report.looks import styles
 
-_MOST = 4  # links beside one name; more of them are found in the table of numbers
+_MOST = 6  # links beside one name; more of them are found in the table of numbers
 
 
 class Entry(NamedTuple):

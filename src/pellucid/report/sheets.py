@@ -1,5 +1,7 @@
 """A gallery as one picture: the contact sheet for documents that cannot hold a page."""
 
+from textwrap import fill
+
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -25,7 +27,7 @@ def whole_figure(block: Gallery) -> Figure:
             picture = row.pictures[j] if j < len(row.pictures) else None
             axes.spines[:].set_visible(False)
             if i == 0 and j < len(block.column_titles):
-                axes.set_title(block.column_titles[j], fontsize=8)
+                axes.set_title(fill(block.column_titles[j], 18), fontsize=8, fontweight="normal")
             if j == 0:
                 axes.set_ylabel(row.title, rotation=0, ha="right", va="center", fontsize=8)
             if picture is not None:
