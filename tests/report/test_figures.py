@@ -179,8 +179,8 @@ def test_pictures_have_the_colours_they_claim():
 
 
 def test_panels_that_measure_the_same_share_their_range(boxes):
-    one = BoxPanel("a", (Box("x", (1e-3, 1.0)),), "norm")
-    two = BoxPanel("b", (Box("x", (10.0, 20.0)),), "norm")
+    one = BoxPanel("a", (Box("x", (1e-3, 1e-3)),), "norm")
+    two = BoxPanel("b", (Box("x", (20.0, 20.0)),), "norm")
     low, high = shared_range(BoxFigure("c", (one, two)))
     assert low < 1e-3 < 20.0 < high
     assert shared_range(boxes) is None  # a norm and a log-probability
