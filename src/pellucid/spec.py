@@ -291,3 +291,21 @@ def fraction(value: float) -> str:
         if abs(float(ratio) / 255 - value) < 1e-9:
             return f"{ratio}/255" if ratio.denominator == 1 else f"{float(ratio):g}/255"
     return f"{value:.4g}"
+
+
+def brief(value: Any) -> str:
+    """Name a description with the fields in which it differs from its defaults, for people.
+
+    >>> from pellucid.attacks import PGD
+    >>> brief(PGD(eps="8/255", steps=40))
+    'pgd eps=8/255'
+    """
+    words = [name_of(value)]
+    for f in dataclasses.fields(value):
+        held = getattr(value, f.name)
+        default = f.default_factory() if f.default_factory is not MISSING else f.default
+        if held == default or kind_of(held) == "task":
+            continue
+        shown = fraction(held) if isinstance(held, float) else brief(held) if kind_of(held) else str(held)
+        words.append(f"{f.name}={shown}")
+    return " ".join(words)

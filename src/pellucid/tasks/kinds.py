@@ -5,6 +5,7 @@ import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,12 +26,19 @@ from pellucid.models.checkpoint import CONFIG, WEIGHTS, load_weights, load_with_
 from pellucid.optimisers import Adam, Optimiser
 from pellucid.protocols import AttackField, DataField, DefenceField, InterpreterField, ModelField
 from pellucid.rng import Stream, derive, global_seed
-from pellucid.spec import NOT_HASHED, Count, Flag, Reals, Whole, digest, fraction, member, name_of, register
+from pellucid.spec import NOT_HASHED, Count, Flag, Reals, Whole, brief, member, name_of, register
 from pellucid.store import file_digest, write_atomic, write_json, write_tensors
 from pellucid.tasks.io import Io
 from pellucid.train import fit
 
 TaskField = Annotated[Any, member("task")]
+
+
+def network_name(task: Any) -> str:
+    """Name the network that a task makes, for people."""
+    if isinstance(task, Train):
+        return f"{brief(task.model)}, {brief(task.defence)}"
+    return Path(task.path).name if isinstance(task, Checkpoint) else name_of(task)
 
 
 @register("task", "train")
@@ -61,7 +69,7 @@ class Train:
 
     def title(self) -> str:
         """Name the work for people."""
-        return f"train {name_of(self.model)}, {name_of(self.defence)}"
+        return f"train {network_name(self)}"
 
     def total_steps(self, images: int) -> int:
         """Return the number of steps for a training set of this size."""
@@ -94,13 +102,22 @@ class Train:
     def rehearse(self, io: Io) -> float:
         """Time three steps and return the seconds that all of them may take."""
         train, validation = self.data.load("train"), self.data.load("validation")
-        network = self.model.build(*_build_arguments(train)).to(io.device)
-        seconds = []
-        for steps in (1, 4):
-            began = time.monotonic()
-            fit(network, self.defence, self.optimiser, train, validation, steps=steps, batch_size=self.batch_size, seed=0, log_every=10**9)
-            seconds.append(time.monotonic() - began)
-        return max(0.0, seconds[1] - seconds[0]) / 3 * self.total_steps(len(train))
+        with global_seed(0):
+            network = self.model.build(*_build_arguments(train)).to(io.device)
+        times: list[float] = []
+        fit(
+            network,
+            self.defence,
+            self.optimiser,
+            train,
+            validation,
+            steps=6,  # the first warms up, the last is followed by the log
+            batch_size=self.batch_size,
+            seed=0,
+            log_every=10**9,
+            progress=lambda done, total, **numbers: times.append(time.monotonic()),
+        )
+        return (times[4] - times[1]) / 3 * self.total_steps(len(train))
 
     def _fresh(self, io: Io, train: Split) -> Classifier:
         with global_seed(derive(self.seed, "init")):
@@ -179,7 +196,8 @@ class Evaluate:
 
     def title(self) -> str:
         """Name the work for people."""
-        return f"evaluate {name_of(self.attack) if self.attack else 'clean accuracy'}"
+        what = f"{name_of(self.attack)} made for" if self.attack else "clean accuracy of"
+        return f"evaluate {what} {network_name(self.network)}" + ("" if self.part == "test" else f", {self.part}")
 
     def run(self, io: Io) -> list[str]:
         """Attack chunk by chunk; finished chunks are not made again."""
@@ -187,12 +205,12 @@ class Evaluate:
         for task in (self.network, *self.judges):
             io.classes_fit(task, split)
         maker, judges = io.network(self.network), [io.network(judge) for judge in self.judges]
-        n = min(len(split), self.images or len(split))
+        n = _count(split, self.images)
         found: list[dict[str, Tensor]] = []
         right = 0
         for start in range(0, n, self.chunk):
             rows = torch.arange(start, min(start + self.chunk, n))
-            found.append(io.part(f"rows-{start:07d}", self._work(io, maker, judges, split, rows)))
+            found.append(io.part(f"rows-{start:07d}", partial(self._work, io, maker, judges, split, rows)))
             right += int((found[-1]["predictions"][0, -1] == split.labels[rows].cpu()).sum())
             io.progress(int(rows[-1]) + 1, n, accuracy=right / (int(rows[-1]) + 1))
         predictions = torch.cat([part["predictions"] for part in found], 2)
@@ -202,25 +220,18 @@ class Evaluate:
         return ["predictions.parquet", "sizes.parquet"]
 
     def rehearse(self, io: Io) -> float:
-        """Time a few images through a fresh network and return the seconds that all of them may take."""
+        """Time a few images and return the seconds that all of them may take."""
         split = self.data.load(self.part)
-        model = getattr(self.network, "model", None)
-        network = model.build(*_build_arguments(split)).to(io.device) if model else io.network(self.network)
-        n = min(len(split), self.images or len(split))
-        rows = torch.arange(min(64, n))
-        began = time.monotonic()
-        self._work(io, network, [network] * len(self.judges), split, rows)()
-        return (time.monotonic() - began) / len(rows) * n
+        network = _stand_in(io, self.network, split)
+        judges = [network] * len(self.judges)
+        return _time_images(lambda rows: self._work(io, network, judges, split, rows), _count(split, self.images))
 
     def _work(
         self, io: Io, maker: Classifier, judges: list[Classifier], split: Split, rows: Tensor
-    ) -> Callable[[], dict[str, Tensor]]:
-        def work() -> dict[str, Tensor]:
-            x, y = split.images(rows).to(io.device), split.labels[rows].to(io.device)
-            rng = Stream(derive(self.seed, "attack"), rows.to(io.device))
-            return make_and_judge(maker, judges, x, y, self.attack, self.epsilons, rng)
-
-        return work
+    ) -> dict[str, Tensor]:
+        x, y = split.images(rows).to(io.device), split.labels[rows].to(io.device)
+        rng = Stream(derive(self.seed, "attack"), rows.to(io.device))
+        return make_and_judge(maker, judges, x, y, self.attack, self.epsilons, rng)
 
     def _long(self, predictions: Tensor, labels: Tensor) -> pa.Table:
         judges, epsilons, n = predictions.shape
@@ -242,6 +253,27 @@ class Evaluate:
             "epsilon": torch.tensor(self.epsilons, dtype=torch.float64).repeat_interleave(n).numpy(),
         }
         return pa.table(columns | {key: value.flatten().numpy() for key, value in sizes.items()})
+
+
+def _count(split: Split, images: int | None) -> int:
+    return min(len(split), images or len(split))
+
+
+def _stand_in(io: Io, task: Any, split: Split) -> Classifier:
+    """Return a network as large as the one a task will make: enough to time, before it is trained."""
+    if not isinstance(task, Train):
+        return io.network(task)
+    with global_seed(0):
+        return task.model.build(*_build_arguments(split)).to(io.device).eval()
+
+
+def _time_images(work: Callable[[Tensor], object], images: int) -> float:
+    """Return the seconds that `images` images may take, from timing 16 of them after a warm-up."""
+    rows = torch.arange(min(16, images))
+    work(rows)
+    began = time.monotonic()
+    work(rows)
+    return (time.monotonic() - began) / len(rows) * images
 
 
 def write_table(path: Path, table: pa.Table) -> None:
@@ -285,27 +317,32 @@ class Explain:
     def title(self) -> str:
         """Name the work for people."""
         if not self.interpreters:
-            return f"attack by {name_of(self.attack)}" if self.attack else "predict"
-        return f"explain by {', '.join(name_of(i) for i in self.interpreters)}"
+            return f"attack {network_name(self.network)}" if self.attack else "predict"
+        return f"explain {network_name(self.network)}"
 
     def run(self, io: Io) -> list[str]:
         """Attack and map chunk by chunk; finished chunks are not made again."""
         split = io.data(self.data, self.part)
         io.classes_fit(self.network, split)
-        network, n = io.network(self.network), min(len(split), self.images)
+        network, n = io.network(self.network), _count(split, self.images)
         found = []
         for start in range(0, n, self.chunk):
             rows = torch.arange(start, min(start + self.chunk, n))
-            x, y = split.images(rows).to(io.device), split.labels[rows].to(io.device)
-            rng = Stream(derive(self.seed, "explain"), rows.to(io.device))
-
-            def work(x: Tensor = x, y: Tensor = y, rng: Stream = rng) -> dict[str, Tensor]:
-                return explain_pairs(network, x, y, self.attack, self.interpreters, rng) | {"labels": y}
-
-            found.append(io.part(f"rows-{start:07d}", work))
+            found.append(io.part(f"rows-{start:07d}", partial(self._work, io, network, split, rows)))
             io.progress(int(rows[-1]) + 1, n)
         write_tensors(io.scratch / "maps.safetensors", {k: torch.cat([part[k] for part in found]) for k in found[0]})
         return ["maps.safetensors"]
+
+    def rehearse(self, io: Io) -> float:
+        """Time a few images and return the seconds that all of them may take."""
+        split = self.data.load(self.part)
+        network = _stand_in(io, self.network, split)
+        return _time_images(lambda rows: self._work(io, network, split, rows), _count(split, self.images))
+
+    def _work(self, io: Io, network: Classifier, split: Split, rows: Tensor) -> dict[str, Tensor]:
+        x, y = split.images(rows).to(io.device), split.labels[rows].to(io.device)
+        rng = Stream(derive(self.seed, "explain"), rows.to(io.device))
+        return explain_pairs(network, x, y, self.attack, self.interpreters, rng) | {"labels": y}
 
 
 @register("task", "input_gradients")
@@ -324,24 +361,29 @@ class InputGradients:
 
     def title(self) -> str:
         """Name the work for people."""
-        return "measure input gradients"
+        return f"input gradients of {network_name(self.network)}"
 
     def run(self, io: Io) -> list[str]:
         """Measure chunk by chunk."""
         split = io.data(self.data, self.part)
         io.classes_fit(self.network, split)
-        network, n = io.network(self.network), min(len(split), self.images)
+        network, n = io.network(self.network), _count(split, self.images)
         parts = []
         for start in range(0, n, self.chunk):
             rows = torch.arange(start, min(start + self.chunk, n))
-            x, y = split.images(rows).to(io.device), split.labels[rows].to(io.device)
-
-            def work(x: Tensor = x, y: Tensor = y) -> dict[str, Tensor]:
-                return {"norms": torch.stack(gradient_norms(network, x, y))}
-
-            parts.append(io.part(f"rows-{start:07d}", work)["norms"])
+            parts.append(io.part(f"rows-{start:07d}", partial(self._work, io, network, split, rows))["norms"])
             io.progress(int(rows[-1]) + 1, n)
         norms = torch.cat(parts, 1)
         columns = {"index": torch.arange(n).numpy(), "true": norms[0].numpy(), "next": norms[1].numpy()}
         write_table(io.scratch / "norms.parquet", pa.table(columns))
         return ["norms.parquet"]
+
+    def rehearse(self, io: Io) -> float:
+        """Time a few images and return the seconds that all of them may take."""
+        split = self.data.load(self.part)
+        network = _stand_in(io, self.network, split)
+        return _time_images(lambda rows: self._work(io, network, split, rows), _count(split, self.images))
+
+    def _work(self, io: Io, network: Classifier, split: Split, rows: Tensor) -> dict[str, Tensor]:
+        x, y = split.images(rows).to(io.device), split.labels[rows].to(io.device)
+        return {"norms": torch.stack(gradient_norms(network, x, y))}
