@@ -31,14 +31,10 @@ def generator() -> torch.Generator:
 
 @pytest.fixture
 def linear() -> Callable[..., LinearNetwork]:
-    def build(
-        classes: int = 3, pixels: int = 12, seed: int = 0, dtype: torch.dtype = torch.float64
-    ) -> LinearNetwork:
+    def build(classes: int = 3, pixels: int = 12, seed: int = 0, dtype: torch.dtype = torch.float64) -> LinearNetwork:
         own = torch.Generator().manual_seed(seed)
         weight = torch.randn(classes, pixels, generator=own, dtype=torch.float64)
-        bias = (
-            0.1 * torch.randn(classes, generator=own, dtype=torch.float64) - weight.sum(1) / 2
-        )  # grey: undecided
+        bias = 0.1 * torch.randn(classes, generator=own, dtype=torch.float64) - weight.sum(1) / 2  # grey: undecided
         return LinearNetwork(weight.to(dtype), bias.to(dtype))
 
     return build

@@ -100,9 +100,7 @@ def test_modules_import_from_earlier_layers_only(path):
         assert not name.startswith("."), f"{name}: imports name the package in full"
         if name.startswith("pellucid.") and name.split(".")[1] in PLACE:
             other = name.split(".")[1]
-            assert may_import(part, other), (
-                f"{part} (layer {PLACE[part][0]}) imports {name} ({PLACE[other][0]})"
-            )
+            assert may_import(part, other), f"{part} (layer {PLACE[part][0]}) imports {name} ({PLACE[other][0]})"
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
@@ -114,9 +112,7 @@ def test_nothing_is_unpickled_no_torchvision_and_no_device_by_name(path):
         if not isinstance(node, ast.Call):
             continue
         called = ast.unparse(node.func)
-        assert called not in ("torch.load", "torch.hub.load", "eval", "exec", "yaml.load", "__import__"), (
-            called
-        )
+        assert called not in ("torch.load", "torch.hub.load", "eval", "exec", "yaml.load", "__import__"), called
         assert not called.endswith(".cuda") or called.startswith("torch.cuda"), called
         for keyword in node.keywords:
             assert keyword.arg != "allow_pickle" or ast.unparse(keyword.value) == "False", called

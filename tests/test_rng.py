@@ -81,9 +81,7 @@ def test_golden_values():
 def test_a_sample_keeps_its_numbers_in_any_batch_order_and_company(draw):
     def numbers(stream: Stream, n: int) -> torch.Tensor:
         like = wide(n, 2, 3)
-        return (
-            stream.integers(like, 1000, step=4) if draw == "integers" else getattr(stream, draw)(like, step=4)
-        )
+        return stream.integers(like, 1000, step=4) if draw == "integers" else getattr(stream, draw)(like, step=4)
 
     whole = numbers(Stream(3), 10)
     order = torch.tensor([7, 2, 9, 0])
@@ -152,9 +150,7 @@ def test_radius_and_angle_of_normal_numbers_are_independent_of_the_uniform_ones(
 
 @pytest.mark.parametrize("draw", ["uniform", "normal"])
 def test_single_precision_is_double_precision_rounded(draw):
-    double, single = (
-        getattr(Stream(8), draw)(torch.empty(50, 40, dtype=d)) for d in (torch.float64, torch.float32)
-    )
+    double, single = (getattr(Stream(8), draw)(torch.empty(50, 40, dtype=d)) for d in (torch.float64, torch.float32))
     assert single.dtype == torch.float32
     assert float((double - single).abs().max()) <= (2**-24 if draw == "uniform" else 2**-21)
 
@@ -193,9 +189,7 @@ def test_permutations_of_four_are_equally_likely():
 
 
 def test_derived_seeds_do_not_collide_and_depend_on_order():
-    seeds = [
-        derive(s, name, i) for s in range(10) for name in ("train", "fit", "step", "") for i in range(250)
-    ]
+    seeds = [derive(s, name, i) for s in range(10) for name in ("train", "fit", "step", "") for i in range(250)]
     seeds += [derive(s, "train") for s in range(10)] + [
         derive(0, "a", "b"),
         derive(0, "b", "a"),

@@ -138,9 +138,9 @@ def test_descriptions_inside_descriptions():
 
 def test_a_name_or_a_table_stand_for_what_they_name():
     assert from_dict("cam", "interpreter") == CAM()
-    assert from_dict(
-        {"defence": "adversarial_training", "attack": {"attack": "fgsm", "eps": 0.1}}
-    ).attack == FGSM(eps=0.1)
+    assert from_dict({"defence": "adversarial_training", "attack": {"attack": "fgsm", "eps": 0.1}}).attack == FGSM(
+        eps=0.1
+    )
     assert from_dict({"attack": "fgsm", "eps": "8/255"}, "attack") == FGSM(eps=8 / 255)
 
 
@@ -273,9 +273,7 @@ def test_a_field_holds_descriptions_of_its_own_kind_only(everything, value):
 
 def test_errors_inside_nested_descriptions_name_the_inner_field():
     with pytest.raises(SpecError, match=r"attack pgd\.steps"):
-        from_dict(
-            {"defence": "adversarial_training", "attack": {"attack": "pgd", "eps": 0.1, "steps": "many"}}
-        )
+        from_dict({"defence": "adversarial_training", "attack": {"attack": "pgd", "eps": 0.1, "steps": "many"}})
     with pytest.raises(SpecError, match="no field 'epsilon'; its fields are norm, eps"):
         from_dict({"defence": "adversarial_training", "attack": {"attack": "pgd", "epsilon": 0.1}})
 

@@ -1,9 +1,9 @@
 """Where results live: one folder per task, found by its digest, complete or not there at all.
 
-    <root>/<task>/<digest>/     finished results: the task's files and meta.json with a digest of each
-    <root>/scratch/<digest>/    parts of unfinished work; what is there is not computed again
-    <root>/locks/<digest>.lock  held by the process that works on a task; freed by the system when it dies
-    <root>/data/<digest>.json   the sha256 of the images that results were made from
+<root>/<task>/<digest>/     finished results: the task's files and meta.json with a digest of each
+<root>/scratch/<digest>/    parts of unfinished work; what is there is not computed again
+<root>/locks/<digest>.lock  held by the process that works on a task; freed by the system when it dies
+<root>/data/<digest>.json   the sha256 of the images that results were made from
 """
 
 import contextlib
@@ -131,7 +131,9 @@ class Store:
                 write_atomic(probe, b"")
                 probe.unlink(missing_ok=True)
         except OSError as error:
-            raise StoreError(f"the store {self.root} cannot be made: {error.strerror}; choose another with --store") from None
+            raise StoreError(
+                f"the store {self.root} cannot be made: {error.strerror}; choose another with --store"
+            ) from None
 
     def withdraw(self) -> None:
         """Remove what a refused run left in a store that it made, unless a result or a part of one is in it.
@@ -186,7 +188,9 @@ class Store:
         staged.mkdir()
         for name in files:
             (staged / name).parent.mkdir(parents=True, exist_ok=True)
-            os.link(scratch / name, staged / name) if hasattr(os, "link") else shutil.copy2(scratch / name, staged / name)
+            os.link(scratch / name, staged / name) if hasattr(os, "link") else shutil.copy2(
+                scratch / name, staged / name
+            )
         write_json(staged / META, {"task": to_dict(task), "digest": digest(task), **meta, "files": listed})
         folder.parent.mkdir(parents=True, exist_ok=True)
         if not self.has(task):

@@ -122,7 +122,9 @@ def fit(
         run.passes.forward += cost.forward
         run.passes.backward += cost.backward
         if run.step % log_every == 0 or run.step == steps:
-            run.history.append({"step": run.step, **{k: float(v.detach()) for k, v in terms.items()}, **_watch(network, *watched)})
+            run.history.append(
+                {"step": run.step, **{k: float(v.detach()) for k, v in terms.items()}, **_watch(network, *watched)}
+            )
         if time.monotonic() - saved > checkpoint_seconds:
             save()
             saved = time.monotonic()

@@ -92,9 +92,7 @@ def test_costs_one_forward_and_one_backward(linear, images):
 
 
 def batch_norm_network() -> nn.Module:
-    network = nn.Sequential(
-        nn.Flatten(), nn.Linear(12, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Linear(8, 3)
-    )
+    network = nn.Sequential(nn.Flatten(), nn.Linear(12, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Linear(8, 3))
     with torch.no_grad():
         for p in network.parameters():
             p.copy_(torch.sin(torch.arange(p.numel(), dtype=p.dtype) * 1.7).view_as(p))

@@ -33,7 +33,5 @@ def test_random_targets_are_uniform_and_belong_to_the_sample():
         assert stats.chisquare(counts[counts > 0].numpy()).pvalue > 1e-3
         assert int((counts > 0).sum()) == 3
     rows = torch.tensor([5, 8000, 77])
-    assert torch.equal(
-        choose_target("random", logits[rows], labels[rows], Stream(1).take(rows)), target[rows]
-    )
+    assert torch.equal(choose_target("random", logits[rows], labels[rows], Stream(1).take(rows)), target[rows])
     assert not torch.equal(choose_target("random", logits, labels, Stream(2)), target)

@@ -24,14 +24,10 @@ def middle(images):
 @pytest.fixture
 def rough(generator):
     """A network with many local maxima."""
-    network = nn.Sequential(
-        nn.Flatten(), nn.Linear(12, 24), nn.Tanh(), nn.Linear(24, 24), nn.Tanh(), nn.Linear(24, 4)
-    )
+    network = nn.Sequential(nn.Flatten(), nn.Linear(12, 24), nn.Tanh(), nn.Linear(24, 24), nn.Tanh(), nn.Linear(24, 4))
     with torch.no_grad():
         for p in network.parameters():
-            p.copy_(
-                torch.randn(p.shape, generator=generator) * (8 / p.shape[-1] ** 0.5 if p.ndim == 2 else 1)
-            )
+            p.copy_(torch.randn(p.shape, generator=generator) * (8 / p.shape[-1] ** 0.5 if p.ndim == 2 else 1))
     return network.double()
 
 

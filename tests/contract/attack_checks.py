@@ -30,9 +30,7 @@ def labels(n: int, classes: int = 3) -> Tensor:
     return torch.arange(n) % classes
 
 
-def run(
-    attack: Any, model: nn.Module, x: Tensor, y: Tensor, positions: list[int] | None = None, **more: Any
-) -> Tensor:
+def run(attack: Any, model: nn.Module, x: Tensor, y: Tensor, positions: list[int] | None = None, **more: Any) -> Tensor:
     stream = Stream(4, None if positions is None else torch.tensor(positions))
     return attack(model, x, y, rng=stream, **more)
 
@@ -58,9 +56,7 @@ def check_same_kind_of_images(attack: Any, world: World) -> None:
             out = run(attack, model, x, labels(N))
             assert (out.shape, out.dtype, out.device) == (x.shape, x.dtype, x.device)
             assert not out.requires_grad, "the images are a result, not part of a graph"
-            assert out.data_ptr() != x.data_ptr(), (
-                "the images handed over must not be handed back by reference"
-            )
+            assert out.data_ptr() != x.data_ptr(), "the images handed over must not be handed back by reference"
             assert bool(((out >= 0) & (out <= 1)).all()), "outside [0, 1], or not a number"
 
 
@@ -116,9 +112,7 @@ def check_another_stream_changes_stochastic_attacks_only(attack: Any, world: Wor
             "no random start, yet it depends on the stream"
         )
     moved = [attack(model, x, y, rng=Stream(1, torch.arange(N) + shift)) for shift in (0, 1000)]
-    assert torch.equal(*outs) == torch.equal(*moved), (
-        "the numbers must depend on the seed and the positions alike"
-    )
+    assert torch.equal(*outs) == torch.equal(*moved), "the numbers must depend on the seed and the positions alike"
 
 
 def check_leaves_the_model_as_it_was(attack: Any, world: World) -> None:
@@ -256,9 +250,7 @@ def check_a_target_is_approached(attack: Any, world: World) -> None:
     with torch.no_grad():
         clean, first, second = (cross_entropy(model(v), aims[0]) for v in (x, *outs))
     assert float(first.mean()) < float(clean.mean()), "the loss of the target did not fall"
-    assert float(first.mean()) < float(second.mean()) - 0.1, (
-        "another target gives the same images: it is ignored"
-    )
+    assert float(first.mean()) < float(second.mean()) - 0.1, "another target gives the same images: it is ignored"
     assert float((first < clean).float().mean()) > 0.75, "the target's loss falls for few images only"
 
 
@@ -280,9 +272,7 @@ def check_maximise_climbs_any_objective(attack: Any, world: World) -> None:
     with torch.no_grad():
         before, after = objective(x, everyone), objective(out, everyone)
     assert float(after.mean()) > float(before.mean()), "the objective did not rise"
-    assert int((after > before).sum()) >= N - 1, (
-        "the objective rose for some rows only: are `rows` the right ones?"
-    )
+    assert int((after > before).sum()) >= N - 1, "the objective rose for some rows only: are `rows` the right ones?"
     if in_a_ball(attack):
         assert float(distance(attack, out, x).max()) <= attack.eps + 1e-6
     for i in range(N):  # an objective that knows row i only under its own number
@@ -292,9 +282,7 @@ def check_maximise_climbs_any_objective(attack: Any, world: World) -> None:
             x[i : i + 1],
             rng=Stream(4, torch.tensor([i])),
         )
-        assert torch.allclose(alone, out[i : i + 1], atol=1e-8), (
-            f"row {i} alone differs from row {i} in the batch"
-        )
+        assert torch.allclose(alone, out[i : i + 1], atol=1e-8), f"row {i} alone differs from row {i} in the batch"
 
 
 def climbed(attack: Any, objective: Callable[[Tensor, Tensor], Tensor], x: Tensor) -> Tensor | None:
@@ -309,9 +297,7 @@ def check_every_tensor_has_a_device(attack: Any, world: World) -> None:
     x, y, model = pictures(N), labels(N), smooth()
     plain = run(attack, model, x, y)
     stream = Stream(4)
-    torch.set_default_device(
-        "meta"
-    )  # a tensor made without a device would land there, and mixing them raises
+    torch.set_default_device("meta")  # a tensor made without a device would land there, and mixing them raises
     try:
         out = attack(model, x, y, rng=stream)
         targeted = changes_labels(attack)
@@ -348,14 +334,10 @@ def check_it_works(attack: Any, world: World) -> None:
         noise = 2 * (numbers(*x.shape, seed=8).float() > 0.5).float() - 1
         noise = noise * real.eps / float(distance(real, noise[:1], torch.zeros_like(noise[:1])))
         by_noise = success((x + noise).clamp(0, 1))
-        assert reached >= by_noise + 0.2, (
-            f"success {reached:.2f}, against {by_noise:.2f} for noise of the same size"
-        )
+        assert reached >= by_noise + 0.2, f"success {reached:.2f}, against {by_noise:.2f} for noise of the same size"
     if in_a_ball(real) and any(has_field(type(real), name) for name in REAL):
         by_one = success(one_step(model, x, y, real.norm, real.eps))
-        assert reached >= by_one + 0.05, (
-            f"success {reached:.2f} in many steps, {by_one:.2f} in one of the same size"
-        )
+        assert reached >= by_one + 0.05, f"success {reached:.2f} in many steps, {by_one:.2f} in one of the same size"
 
 
 def one_step(model: nn.Module, x: Tensor, y: Tensor, norm: str, eps: float) -> Tensor:

@@ -117,9 +117,7 @@ def check_terms(defence: Any, world: World) -> None:
         for ctx in (HERE, None, Context(progress=0.0)):
             found = terms(defence, smooth(3, dtype).train(), ctx, dtype)
             assert isinstance(found, dict)
-            assert "cross_entropy" in found, (
-                f'the plain loss is called "cross_entropy"; the terms are {list(found)}'
-            )
+            assert "cross_entropy" in found, f'the plain loss is called "cross_entropy"; the terms are {list(found)}'
             for name, value in found.items():
                 assert value.shape == (), f"{name} must be a scalar"
                 assert value.dtype == dtype, f"{name} must keep the dtype of the images"
@@ -179,9 +177,7 @@ def check_disturbs_nothing(defence: Any, world: World) -> None:
     x = pictures(N, torch.float32)
     for training in (True, False):
         model = rough()
-        model.dropout.p = (
-            0.0  # dropout draws from the global generator, which the training loop seeds per step
-        )
+        model.dropout.p = 0.0  # dropout draws from the global generator, which the training loop seeds per step
         model.train(training)
         with undisturbed(model, x, LABELS, statistics=not training):
             defence(model, x, LABELS, HERE)
@@ -198,9 +194,7 @@ def check_attacks_inside_move_no_statistics(defence: Any, world: World) -> None:
         before = int(model.norm.num_batches_tracked)
         method(model, pictures(N, torch.float32), LABELS, HERE)
         counts.append(int(model.norm.num_batches_tracked) - before)
-    assert counts[0] == counts[1], (
-        f"batch-norm statistics moved {counts[0]} times, {counts[1]} without the attack"
-    )
+    assert counts[0] == counts[1], f"batch-norm statistics moved {counts[0]} times, {counts[1]} without the attack"
 
 
 def check_refuses_what_is_no_input(defence: Any, world: World) -> None:
@@ -216,9 +210,7 @@ def check_refuses_what_is_no_input(defence: Any, world: World) -> None:
 def check_says_what_it_moves(defence: Any, world: World) -> None:
     moves = getattr(defence, "moves", None)
     known = ", ".join(MEASURES)
-    assert moves is not None, (
-        f"{type(defence).__name__} must say in `moves` what it is there to move: {known}"
-    )
+    assert moves is not None, f"{type(defence).__name__} must say in `moves` what it is there to move: {known}"
     if name_of(defence) == "standard":
         assert moves == "nothing"
     else:
@@ -232,9 +224,7 @@ def check_moves_what_it_is_there_to_move(defence: Any, world: World) -> None:
     _, _, x, y = world.digits
     plain, defended = (measure(trained_on(method, world), x, y) for method in (Standard(), defence))
     assert math.isfinite(defended)
-    assert defended < 0.85 * plain, (
-        f"{defence.moves}: {defended:.3g}, against {plain:.3g} after as many plain steps"
-    )
+    assert defended < 0.85 * plain, f"{defence.moves}: {defended:.3g}, against {plain:.3g} after as many plain steps"
 
 
 def trained_on(defence: Any, world: World, steps: int = 100) -> Trained:

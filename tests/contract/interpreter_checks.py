@@ -50,9 +50,7 @@ def check_shapes(method: Any, world: World) -> None:
         else:
             assert single.ndim == 3, "a map is (N, h, w) or (N, C, H, W)"
             assert len(single) == N
-            assert single.shape[1] / single.shape[2] == x.shape[2] / x.shape[3], (
-                "height and width were exchanged"
-            )
+            assert single.shape[1] / single.shape[2] == x.shape[2] / x.shape[3], "height and width were exchanged"
         assert several.shape == (N, 2, *single.shape[1:]), "targets (N, M) give maps (N, M, ...)"
         assert single.dtype == dtype
         assert bool(single.isfinite().all())
@@ -69,9 +67,7 @@ def check_shapes(method: Any, world: World) -> None:
 def check_detached_unless_asked(method: Any, world: World) -> None:
     model, x = smooth(), pictures(N).requires_grad_(True)
     assert not run(method, model, x, TARGET).requires_grad, "maps are detached unless create_graph is set"
-    assert run(method, model, x, TARGET, create_graph=True).requires_grad, (
-        "create_graph gives maps with a graph"
-    )
+    assert run(method, model, x, TARGET, create_graph=True).requires_grad, "create_graph gives maps with a graph"
     with torch.no_grad():
         plain = run(method, model, x, TARGET)
     with torch.inference_mode():
@@ -109,9 +105,7 @@ def check_together_as_alone(method: Any, world: World) -> None:
     for i in range(N):
         stream = Stream(4, torch.tensor([i]))
         alone = method(model, x[i : i + 1], TARGET[i : i + 1], rng=stream)
-        assert torch.allclose(alone[0], together[i], rtol=1e-7, atol=1e-10), (
-            f"image {i} has another map alone"
-        )
+        assert torch.allclose(alone[0], together[i], rtol=1e-7, atol=1e-10), f"image {i} has another map alone"
     assert torch.equal(together, run(method, model, x, TARGET)), "the same stream gave another map"
 
 
@@ -140,17 +134,13 @@ def check_leaves_the_model_as_it_was_after_an_exception(method: Any, world: Worl
 def check_eval_mode_is_used(method: Any, world: World) -> None:
     model, x = rough(), pictures(N, torch.float32)
     mixed = run(method, model, x, TARGET)
-    assert torch.equal(mixed, run(method, model.eval(), x, TARGET)), (
-        "a model in train mode is explained in eval mode"
-    )
+    assert torch.equal(mixed, run(method, model.eval(), x, TARGET)), "a model in train mode is explained in eval mode"
 
 
 def check_constant_images_and_maps(method: Any, world: World) -> None:
     for value in (0.0, 0.5, 1.0):
         x = torch.full((N, 1, 8, 6), value)
-        assert bool(run(method, smooth(3, torch.float32), x, TARGET).isfinite().all()), (
-            f"a constant image of {value}"
-        )
+        assert bool(run(method, smooth(3, torch.float32), x, TARGET).isfinite().all()), f"a constant image of {value}"
     dead = smooth(3, torch.float32)
     with torch.no_grad():
         for p in dead.parameters():
@@ -197,9 +187,7 @@ def check_depends_on_the_model(method: Any, world: World) -> None:
     maps = [run(method, model, seen.x[:16], seen.y[:16]).flatten(1) for model in (seen.model, other)]
     assert all(bool((m.norm(dim=1) > 0).any()) for m in maps), "an empty map explains nothing"
     alike = float(functional.cosine_similarity(*maps, dim=1).mean())
-    assert alike < 0.9, (
-        f"random weights give nearly the same map (cosine {alike:.2f}): it does not depend on the model"
-    )
+    assert alike < 0.9, f"random weights give nearly the same map (cosine {alike:.2f}): it does not depend on the model"
 
 
 def check_depends_on_the_target(method: Any, world: World) -> None:
@@ -240,9 +228,7 @@ def check_explains_or_refuses_other_networks(method: Any, world: World) -> None:
 def check_every_tensor_has_a_device(method: Any, world: World) -> None:
     model, x, stream = smooth(), pictures(N), Stream(4)
     plain = run(method, model, x, TARGET)
-    torch.set_default_device(
-        "meta"
-    )  # a tensor made without a device would land there, and mixing them raises
+    torch.set_default_device("meta")  # a tensor made without a device would land there, and mixing them raises
     try:
         out = method(model, x, TARGET, rng=stream)
         method(model, x, SEVERAL, rng=stream)

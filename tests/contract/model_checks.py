@@ -40,9 +40,7 @@ def check_logits(spec: Any, shape: Shape, folder: Path) -> None:
     assert logits.shape == (3, CLASSES)
     assert bool(logits.isfinite().all())
     assert torch.equal(logits, model(x)), "in eval mode the same images give the same logits"
-    assert torch.allclose(model(x[1:2]), logits[1:2], atol=1e-4), (
-        "an image alone has other logits than in a batch"
-    )
+    assert torch.allclose(model(x[1:2]), logits[1:2], atol=1e-4), "an image alone has other logits than in a batch"
     assert float((logits[0] - logits[1]).abs().max()) > 1e-6, "the logits do not depend on the image"
     assert model(x[:0]).shape == (0, CLASSES)
     assert copy.deepcopy(model).double()(x.double()).dtype == torch.float64
@@ -61,9 +59,7 @@ def check_features_then_classify(spec: Any, shape: Shape, folder: Path) -> None:
     model, x = build(spec, shape), images(shape)
     features = model.feature_map(x)
     assert features.ndim == 4
-    assert torch.allclose(model(x), model.classify(features), atol=1e-6), (
-        "forward(x) is classify(feature_map(x))"
-    )
+    assert torch.allclose(model(x), model.classify(features), atol=1e-6), "forward(x) is classify(feature_map(x))"
     if model.head is None:
         return
     assert torch.allclose(model.classify(features), model.head(features.mean((2, 3))), atol=1e-5), (
@@ -81,9 +77,7 @@ def check_normalises(spec: Any, shape: Shape, folder: Path) -> None:
     expected, features = model((x - mean) / std), model.feature_map((x - mean) / std)
     model.mean, model.std = mean, std
     assert torch.allclose(model(x), expected, atol=1e-5), "forward must apply (x - mean) / std"
-    assert torch.allclose(model.feature_map(x), features, atol=1e-5), (
-        "feature_map must apply (x - mean) / std"
-    )
+    assert torch.allclose(model.feature_map(x), features, atol=1e-5), "feature_map must apply (x - mean) / std"
     if shape[0] == 1:
         assert not torch.allclose(model.features(x), features, atol=1e-5), (
             "features takes images that are normalised already"
@@ -114,22 +108,15 @@ def check_saves_and_loads(spec: Any, shape: Shape, folder: Path) -> None:
     back = load_classifier(folder)
     assert not back.training
     assert model.state_dict().keys() == back.state_dict().keys()
-    assert all(
-        torch.equal(a, b)
-        for a, b in zip(model.state_dict().values(), back.state_dict().values(), strict=True)
-    )
+    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), back.state_dict().values(), strict=True))
     assert torch.equal(back(x), model(x))
 
 
 def check_second_derivatives(spec: Any, shape: Shape, folder: Path) -> None:
     model, x = build(spec, shape), images(shape, n=2).requires_grad_(True)
-    (slope,) = torch.autograd.grad(
-        functional.cross_entropy(model(x), torch.tensor([0, 1])), x, create_graph=True
-    )
+    (slope,) = torch.autograd.grad(functional.cross_entropy(model(x), torch.tensor([0, 1])), x, create_graph=True)
     slope.square().sum().backward()
-    reached = [
-        p.grad is not None and bool((p.grad != 0).any()) for p in model.parameters() if p.requires_grad
-    ]
+    reached = [p.grad is not None and bool((p.grad != 0).any()) for p in model.parameters() if p.requires_grad]
     assert any(reached), "the input gradient cannot be trained"
     finite = [bool(p.grad.isfinite().all()) for p in model.parameters() if p.grad is not None]
     assert all(finite), "the second derivative is not finite"

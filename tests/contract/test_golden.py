@@ -77,11 +77,7 @@ def differences(stored: dict[str, list[float]], found: dict[str, list[float]]) -
 
 @pytest.mark.parametrize(
     "cls",
-    [
-        pytest.param(cls, id=f"{k}-{n}")
-        for k in ("attack", "interpreter", "defence", "model")
-        for n, cls in entries(k)
-    ],
+    [pytest.param(cls, id=f"{k}-{n}") for k in ("attack", "interpreter", "defence", "model") for n, cls in entries(k)],
 )
 def test_golden_numbers(cls: type) -> None:
     method, version = in_norms(cls)[0], getattr(cls, "version", 1)
@@ -98,10 +94,6 @@ def test_golden_numbers(cls: type) -> None:
         FOLDER.mkdir(exist_ok=True)
         path.write_text(json.dumps({"version": version, "numbers": found}, indent=1) + "\n")
         return
-    assert kept is not None, (
-        f"{cls.__name__} has no golden numbers yet: look at what it gives, then {COMMAND}"
-    )
-    assert same_version, (
-        f"the golden numbers are of version {kept['version']}, the class is {version}: {COMMAND}"
-    )
+    assert kept is not None, f"{cls.__name__} has no golden numbers yet: look at what it gives, then {COMMAND}"
+    assert same_version, f"the golden numbers are of version {kept['version']}, the class is {version}: {COMMAND}"
     assert kept["numbers"].keys() == found.keys(), f"the choices of {cls.__name__} changed: {COMMAND}"

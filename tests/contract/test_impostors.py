@@ -41,9 +41,7 @@ class DoesNothing:
 class OnlyNoise(DoesNothing):
     """An attack that adds random signs."""
 
-    def __call__(
-        self, model: nn.Module, x: Tensor, y: Tensor, *, rng: Stream | None = None, **_: Any
-    ) -> Tensor:
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, *, rng: Stream | None = None, **_: Any) -> Tensor:
         return (x + self.eps * (2 * (rng or Stream()).uniform(x) - 1).sign()).clamp(0, 1)
 
 
@@ -94,9 +92,7 @@ class Zeros:
 class Noise(Zeros):
     """An interpreter that returns random numbers."""
 
-    def __call__(
-        self, model: nn.Module, x: Tensor, target: Tensor, *, rng: Stream | None = None, **_: Any
-    ) -> Tensor:
+    def __call__(self, model: nn.Module, x: Tensor, target: Tensor, *, rng: Stream | None = None, **_: Any) -> Tensor:
         return (rng or Stream()).normal(x)
 
 
@@ -126,9 +122,7 @@ class PlainUnderAnotherName:
     _registered_as: ClassVar[tuple[str, str]] = ("defence", "plain under another name")
     moves: ClassVar[str] = "input_gradient_norm"
 
-    def __call__(
-        self, model: nn.Module, x: Tensor, y: Tensor, ctx: Context | None = None
-    ) -> dict[str, Tensor]:
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, ctx: Context | None = None) -> dict[str, Tensor]:
         return Standard()(model, x, y, ctx) | {"penalty": torch.zeros((), dtype=x.dtype)}
 
 
@@ -150,9 +144,7 @@ class MovesNothing(PlainUnderAnotherName):
 class StopsTheGradient(PlainUnderAnotherName):
     """A defence whose penalty does not train."""
 
-    def __call__(
-        self, model: nn.Module, x: Tensor, y: Tensor, ctx: Context | None = None
-    ) -> dict[str, Tensor]:
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, ctx: Context | None = None) -> dict[str, Tensor]:
         plain = Standard()(model, x, y, ctx)
         with torch.no_grad():
             penalty = model(x).square().mean()
@@ -199,9 +191,7 @@ IMPOSTORS = [
     IMPOSTORS,
     ids=[f"{type(i).__name__}-{c.__name__.removeprefix('check_')}" for i, c, _ in IMPOSTORS],
 )
-def test_impostor_is_caught(
-    impostor: Any, check: Callable[[Any, World], None], words: str, world: World
-) -> None:
+def test_impostor_is_caught(impostor: Any, check: Callable[[Any, World], None], words: str, world: World) -> None:
     with pytest.raises((AssertionError, pytest.fail.Exception), match=words):
         check(impostor, world)
 

@@ -65,7 +65,5 @@ def test_attacks_are_replaced_at_any_depth() -> None:
 
 
 def test_what_cannot_be_made_says_what_to_do() -> None:
-    with pytest.raises(
-        pytest.fail.Exception, match=r"Unknown\.wavelength .*NEEDED in tests/contract/tiny\.py"
-    ):
+    with pytest.raises(pytest.fail.Exception, match=r"Unknown\.wavelength .*NEEDED in tests/contract/tiny\.py"):
         tiny(Unknown)

@@ -54,9 +54,7 @@ def tiny(cls: type, **given: Any) -> Any:
     try:
         return resized(cls(**filled), COSTS, only_down=True)
     except SpecError as error:
-        pytest.fail(
-            f"the contract suite cannot make a tiny {cls.__name__}: {error}. See tests/contract/tiny.py"
-        )
+        pytest.fail(f"the contract suite cannot make a tiny {cls.__name__}: {error}. See tests/contract/tiny.py")
 
 
 def _value(cls: type, name: str, hint: Any, norm: str | None) -> Any:

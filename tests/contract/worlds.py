@@ -112,9 +112,7 @@ def rough(classes: int = 3) -> Rough:
     return model
 
 
-def pictures(
-    n: int, dtype: torch.dtype = torch.float64, channels: int = 1, size: tuple[int, int] = SIZE
-) -> Tensor:
+def pictures(n: int, dtype: torch.dtype = torch.float64, channels: int = 1, size: tuple[int, int] = SIZE) -> Tensor:
     """Return images away from the ends of the range, so that clipping does not hide a mistake."""
     return (0.3 + 0.4 * numbers(n, channels, *size, seed=3)).to(dtype)
 
@@ -135,11 +133,7 @@ def fit(
     """Train in place with Adam; batches of 64 in an order of their own."""
     optimiser = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=lr)
     for step in range(steps):
-        rows = (
-            Stream(derive(7, step)).integers(torch.empty(64, 0), len(x))
-            if len(x) > 64
-            else torch.arange(len(x))
-        )
+        rows = Stream(derive(7, step)).integers(torch.empty(64, 0), len(x)) if len(x) > 64 else torch.arange(len(x))
         optimiser.zero_grad()
         loss(x[rows], y[rows], step).backward()
         optimiser.step()
@@ -254,9 +248,7 @@ def undisturbed(model: nn.Module, *tensors: Tensor, statistics: bool = True) -> 
             "buffers (batch-norm statistics)": [b.tolist() for b in model.buffers()] if statistics else None,
             "hooks": [len(m._forward_hooks) + len(m._backward_hooks) for m in model.modules()],
             "the tensors that were handed over": [t.tolist() for t in tensors],
-            "requires_grad or .grad of the tensors handed over": [
-                (t.requires_grad, t.grad is None) for t in tensors
-            ],
+            "requires_grad or .grad of the tensors handed over": [(t.requires_grad, t.grad is None) for t in tensors],
             "torch's global generator": torch.get_rng_state().tolist(),
             "numpy's global generator": str(np.random.get_state()),
             "Python's global generator": random.getstate(),

@@ -86,9 +86,7 @@ def test_fgsm_is_foolbox(foolbox: Any, model: Smooth, batch: tuple[Tensor, Tenso
 
 @pytest.mark.parametrize("steps", STEPS)
 @pytest.mark.parametrize("norm", NORMS)
-def test_pgd_is_foolbox(
-    foolbox: Any, model: Smooth, batch: tuple[Tensor, Tensor], norm: str, steps: int
-) -> None:
+def test_pgd_is_foolbox(foolbox: Any, model: Smooth, batch: tuple[Tensor, Tensor], norm: str, steps: int) -> None:
     x, y = batch
     theirs = {
         "linf": foolbox.attacks.LinfProjectedGradientDescentAttack,
@@ -113,9 +111,7 @@ def test_pgd_at_the_edge_of_the_range_is_foolbox(
 
 
 @pytest.mark.parametrize("norm", NORMS)
-def test_targeted_pgd_is_foolbox(
-    foolbox: Any, model: Smooth, batch: tuple[Tensor, Tensor], norm: str
-) -> None:
+def test_targeted_pgd_is_foolbox(foolbox: Any, model: Smooth, batch: tuple[Tensor, Tensor], norm: str) -> None:
     x, y = batch
     aim = (y + 1) % 4
     theirs = {
@@ -155,9 +151,7 @@ def art(model: Smooth) -> Any:
 
 @pytest.mark.parametrize("targeted", [False, True])
 @pytest.mark.parametrize("eps", [0.01, 0.1])
-def test_fgsm_is_art(
-    art: Any, model: Smooth, batch: tuple[Tensor, Tensor], eps: float, targeted: bool
-) -> None:
+def test_fgsm_is_art(art: Any, model: Smooth, batch: tuple[Tensor, Tensor], eps: float, targeted: bool) -> None:
     from art.attacks.evasion import FastGradientMethod
 
     x, y = batch

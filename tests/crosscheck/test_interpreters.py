@@ -52,12 +52,8 @@ def test_gradients_of_probabilities_are_captum_saliency(network: Network, images
     attr = pytest.importorskip("captum.attr")
     saliency = attr.Saliency(lambda x: functional.log_softmax(network(x), 1))
     theirs = saliency.attribute(images.clone().requires_grad_(True), target=TARGET, abs=False)
-    torch.testing.assert_close(
-        Gradient(score="log_probability")(network, images, TARGET), theirs, rtol=0, atol=1e-8
-    )
-    torch.testing.assert_close(
-        Gradient(score="cross_entropy")(network, images, TARGET), -theirs, rtol=0, atol=1e-8
-    )
+    torch.testing.assert_close(Gradient(score="log_probability")(network, images, TARGET), theirs, rtol=0, atol=1e-8)
+    torch.testing.assert_close(Gradient(score="cross_entropy")(network, images, TARGET), -theirs, rtol=0, atol=1e-8)
 
 
 def test_gradient_of_certainty_is_the_sum_over_classes(network: Network, images: Tensor) -> None:
@@ -84,8 +80,6 @@ def test_cam_is_its_formula(network: Network, images: Tensor) -> None:
 
 def test_cam_of_pooled_heads_is_captum_layer_grad_cam(network: Network, images: Tensor) -> None:
     attr = pytest.importorskip("captum.attr")
-    theirs = attr.LayerGradCam(network, network.second).attribute(
-        images, target=TARGET, relu_attributions=False
-    )
+    theirs = attr.LayerGradCam(network, network.second).attribute(images, target=TARGET, relu_attributions=False)
     u = 4 * 3  # GradCAM of a network with a pooled linear head is CAM / u
     torch.testing.assert_close(CAM()(network, images, TARGET) / u, theirs[:, 0].detach(), rtol=0, atol=1e-8)

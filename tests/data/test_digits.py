@@ -51,8 +51,7 @@ def test_the_parts_are_all_images_once():
 def test_labels_stay_with_their_images():
     known = load_digits()
     label_of = {
-        bytes(image): int(y)
-        for image, y in zip(enlarge(torch.from_numpy(known.images).long()).numpy(), known.target)
+        bytes(image): int(y) for image, y in zip(enlarge(torch.from_numpy(known.images).long()).numpy(), known.target)
     }
     split = Digits().load("test")
     assert [label_of[bytes(image)] for image in split.pixels[:, 0].numpy()] == split.labels.tolist()

@@ -35,9 +35,7 @@ def test_labels_are_the_folders_of_the_images(tmp_path):
     for part in ("train", "test"):
         tree(tmp_path / part, ["b", "a"], 2)
     split = Folder(path=str(tmp_path)).load("test")
-    wanted = [
-        pixels_of((tmp_path / "test" / name).read_bytes()) for name in ("a/00.png", "a/01.png", "b/00.png")
-    ]
+    wanted = [pixels_of((tmp_path / "test" / name).read_bytes()) for name in ("a/00.png", "a/01.png", "b/00.png")]
     assert all((split.pixels[i].numpy() == wanted[i]).all() for i in range(3))
     assert split.labels.tolist() == [0, 0, 1, 1]
 

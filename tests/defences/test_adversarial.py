@@ -43,9 +43,7 @@ def test_terms_are_weighted_by_the_share(linear, images, labels, share):
 def test_no_gradient_flows_through_the_attack(linear, images, labels):
     network, reference = linear(classes=3), linear(classes=3)
     x_adv = ATTACK(reference, images, labels)
-    loss = functional.cross_entropy(reference(images), labels) + functional.cross_entropy(
-        reference(x_adv), labels
-    )
+    loss = functional.cross_entropy(reference(images), labels) + functional.cross_entropy(reference(x_adv), labels)
     (loss / 2).backward()
     sum(AdversarialTraining(attack=ATTACK)(network, images, labels).values()).backward()
     torch.testing.assert_close(network.weight.grad, reference.weight.grad)
@@ -95,9 +93,7 @@ def test_random_starts_follow_step_and_position(linear, images, labels):
 
 
 def test_both_forwards_but_not_the_attack_move_the_batch_norm_statistics(images, labels):
-    network = (
-        nn.Sequential(nn.Flatten(), nn.BatchNorm1d(12), nn.Dropout(0.5), nn.Linear(12, 3)).double().train()
-    )
+    network = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(12), nn.Dropout(0.5), nn.Linear(12, 3)).double().train()
     AdversarialTraining()(network, images, labels)
     assert int(network[1].num_batches_tracked) == 2
 

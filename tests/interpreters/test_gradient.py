@@ -55,9 +55,7 @@ def test_several_targets_cost_one_forward(linear, images, score):
 def test_certainty_is_minus_k_times_the_entropy_against_uniform_and_ignores_the_target(linear, images):
     network = linear(classes=4)
     leaf = images.clone().requires_grad_(True)
-    functional.cross_entropy(
-        network(leaf), torch.full((5, 4), 0.25, dtype=torch.float64), reduction="sum"
-    ).backward()
+    functional.cross_entropy(network(leaf), torch.full((5, 4), 0.25, dtype=torch.float64), reduction="sum").backward()
     for target in (torch.zeros(5, dtype=torch.long), torch.full((5,), 3)):
         torch.testing.assert_close(Gradient(score="certainty")(network, images, target), -4 * leaf.grad)
 
@@ -94,9 +92,7 @@ def test_no_image(linear):
 
 
 def test_eval_mode_and_the_callers_mode_again_afterwards(images):
-    network = (
-        nn.Sequential(nn.Flatten(), nn.BatchNorm1d(12), nn.Dropout(0.9), nn.Linear(12, 3)).double().train()
-    )
+    network = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(12), nn.Dropout(0.9), nn.Linear(12, 3)).double().train()
     target = torch.zeros(5, dtype=torch.long)
     together = Gradient()(network, images, target)
     torch.testing.assert_close(Gradient()(network, images[:1], target[:1]), together[:1])

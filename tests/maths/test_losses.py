@@ -31,9 +31,7 @@ def test_certainty_entropy_is_cross_entropy_with_uniform_targets(logits):
 
 def test_margin_is_that_of_torch_multi_margin_form(logits, labels):
     rows = torch.arange(7)
-    expected = [
-        max(z for j, z in enumerate(row) if j != y) - row[y] for row, y in zip(logits.tolist(), labels)
-    ]
+    expected = [max(z for j, z in enumerate(row) if j != y) - row[y] for row, y in zip(logits.tolist(), labels)]
     assert margin(logits, labels).tolist() == pytest.approx(expected)
     wrong = logits.argmax(1) != labels
     assert torch.equal(margin(logits, labels) > 0, wrong)

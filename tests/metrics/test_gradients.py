@@ -25,9 +25,7 @@ def test_norms_far_below_the_square_root_of_the_smallest_float_are_kept(linear):
         network.weight.copy_(torch.tensor([[1e-30], [-1e-30]]).expand(2, 12))
         network.bias.zero_()
     norms = gradient_norms(network, torch.zeros(1, 1, 3, 4), torch.tensor([0]))
-    assert norms.true.item() == pytest.approx(
-        1e-30 * 12**0.5, rel=1e-4
-    )  # p - y = -1/2 times the difference 2e-30
+    assert norms.true.item() == pytest.approx(1e-30 * 12**0.5, rel=1e-4)  # p - y = -1/2 times the difference 2e-30
 
 
 def test_saturated_network_has_gradient_zero_not_nan(linear):

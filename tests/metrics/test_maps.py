@@ -18,9 +18,7 @@ def tau_by_hand(a: list[float], b: list[float]) -> float:
     return score / math.sqrt((total - tied_a) * (total - tied_b))
 
 
-def tied_maps(
-    generator: torch.Generator, n: int = 6, positions: int = 49
-) -> tuple[torch.Tensor, torch.Tensor]:
+def tied_maps(generator: torch.Generator, n: int = 6, positions: int = 49) -> tuple[torch.Tensor, torch.Tensor]:
     a = torch.randint(0, 8, (n, positions), generator=generator).float()
     return a, a + torch.randint(-4, 5, (n, positions), generator=generator)
 

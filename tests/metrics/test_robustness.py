@@ -84,9 +84,7 @@ def test_curve_skips_eps_zero_and_pays_only_for_those_still_standing(linear, ima
         accuracy_curve(network, images, labels, PGD(eps=0.0, steps=50), [0.0], batch_size=20)
     assert (passes.forward, passes.backward) == (20, 0)
     with counted() as passes:
-        accuracy_curve(
-            network, images, labels, PGD(eps=0.0, steps=50, random_start=False), [0.1], batch_size=20
-        )
+        accuracy_curve(network, images, labels, PGD(eps=0.0, steps=50, random_start=False), [0.1], batch_size=20)
     assert (passes.forward, passes.backward) == (40, 20)
 
 
@@ -105,9 +103,7 @@ def test_transfer_grid_holds_every_judge_on_every_makers_examples(linear, images
     networks = [linear(classes=3, seed=seed) for seed in (0, 1, 2)]
     labels = predict(networks[0], images)
     attack, epsilons = PGD(eps=0.0, steps=3), [0.0, 0.05, 0.2]
-    grid = transfer_predictions(
-        networks[:2], networks, images, labels, attack, epsilons, Stream(3), batch_size=6
-    )
+    grid = transfer_predictions(networks[:2], networks, images, labels, attack, epsilons, Stream(3), batch_size=6)
     assert grid.shape == (2, 3, 3, 20)
     for m, maker in enumerate(networks[:2]):
         for e, eps in enumerate(epsilons):

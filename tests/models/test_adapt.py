@@ -41,9 +41,7 @@ def hooks(module: nn.Module) -> int:
 
 def test_logits_are_the_modules_on_normalised_images(foreign, images):
     network = adapt(foreign, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4))
-    shift, width = (
-        torch.tensor(v, dtype=torch.float32).view(1, 3, 1, 1) for v in ((0.4, 0.5, 0.6), (0.2, 0.3, 0.4))
-    )
+    shift, width = (torch.tensor(v, dtype=torch.float32).view(1, 3, 1, 1) for v in ((0.4, 0.5, 0.6), (0.2, 0.3, 0.4)))
     with counted() as passes:
         logits = network(images)
     torch.testing.assert_close(logits, foreign((images - shift) / width))

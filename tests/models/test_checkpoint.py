@@ -73,9 +73,7 @@ def test_weights_of_another_network(folder):
     with global_seed(0):
         wider = SmallCNN(filters=(2, 3, 5)).build(1, (8, 6), 3)
     save_file({k: v.contiguous() for k, v in wider.state_dict().items()}, folder / WEIGHTS)
-    with pytest.raises(
-        CheckpointError, match=r"another network: convolutions\.2\.bias is \(5,\) in the file, \(4,\)"
-    ):
+    with pytest.raises(CheckpointError, match=r"another network: convolutions\.2\.bias is \(5,\) in the file, \(4,\)"):
         load_classifier(folder)
 
 

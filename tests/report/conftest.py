@@ -97,9 +97,7 @@ def report(table, curves, heatmaps, boxes, gallery) -> Report:
         subtitle="of a paper",
         verdict=("It holds.",),
         facts=(("images", "1,000"),),
-        claims=tuple(
-            Claim(f"claim {v}", "statement", "Figure 1", "rule", v, f"evidence {NASTY}") for v in verdicts
-        ),
+        claims=tuple(Claim(f"claim {v}", "statement", "Figure 1", "rule", v, f"evidence {NASTY}") for v in verdicts),
         sections=(
             Section("Numbers", "First.\n\nSecond.", (table, curves, heatmaps)),
             Section("Pictures", "", (boxes, gallery)),

@@ -96,9 +96,7 @@ def test_a_line_is_broken_where_a_value_is_missing():
         CurveFigure("c", ()),
         HeatmapFigure("h", ()),
         HeatmapFigure("h", (Heatmap("e", (), (), (), "r", "c"),)),
-        HeatmapFigure(
-            "h", (Heatmap("e", ("a",), ("a",), ((Cell(2.0),),), "r", "c", lowest=2.0, highest=2.0),)
-        ),
+        HeatmapFigure("h", (Heatmap("e", ("a",), ("a",), ((Cell(2.0),),), "r", "c", lowest=2.0, highest=2.0),)),
         BoxFigure("b", ()),
         BoxFigure("b", (BoxPanel("p", ()), BoxPanel("q", (Box("zeros", (0.0, 0.0)),)))),
         BoxFigure("b", (BoxPanel("p", (Box("nothing", (math.nan,)),), log=False),)),

@@ -132,9 +132,7 @@ def test_pictures_are_described_and_enlarged_without_smoothing(html, page):
 
 
 def test_tables_have_captions_and_drawings_names(page):
-    assert len(page.tags("caption")) == len(
-        [given for given in page.tags("table") if given["class"] != "gallery"]
-    )
+    assert len(page.tags("caption")) == len([given for given in page.tags("table") if given["class"] != "gallery"])
     drawings = [given for given in page.tags("svg") if given.get("role") == "img"]
     assert len(drawings) == 4
     assert all(given["aria-label"] for given in drawings)

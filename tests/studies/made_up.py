@@ -64,9 +64,7 @@ class MadeUpIo:
         found |= {"probabilities_clean": 0.9 * right + 0.01, "probabilities_adversarial": 0.8 * turned + 0.02}
         for number, interpreter in enumerate(task.interpreters):
             shape = (IMAGES, 2, 2) if interpreter_title(interpreter) == "CAM" else (IMAGES, 1, 8, 8)
-            found |= {
-                f"maps_{number}_{state}": self._random(*shape) - 0.5 for state in ("clean", "adversarial")
-            }
+            found |= {f"maps_{number}_{state}": self._random(*shape) - 0.5 for state in ("clean", "adversarial")}
             found[f"tau_{number}"] = torch.linspace(0.25, 0.75, IMAGES)
         return found
 

@@ -86,7 +86,9 @@ class PGD:
 
         def move(point: Tensor, slope: Tensor, rows: Tensor) -> Tensor:
             centre = origin[rows]
-            return (centre + project(self.norm, point + step * steepest(self.norm, slope) - centre, self.eps)).clamp(0, 1)
+            return (centre + project(self.norm, point + step * steepest(self.norm, slope) - centre, self.eps)).clamp(
+                0, 1
+            )
 
         start = origin
         if self.random_start and self.eps > 0:

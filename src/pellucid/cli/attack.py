@@ -39,7 +39,10 @@ def attack(
     result = common.run(task)
     maps = result.tensors("maps.safetensors")
     classes = common.open_store().open(task.network).json("config.json")["classes"]
-    right = {k: float((maps[f"probabilities_{k}"].argmax(1) == maps["labels"]).float().mean()) for k in ("clean", "adversarial")}
+    right = {
+        k: float((maps[f"probabilities_{k}"].argmax(1) == maps["labels"]).float().mean())
+        for k in ("clean", "adversarial")
+    }
     size = (maps["adversarial"] - maps["clean"]).flatten(1)
     path = deliver(result, "attack", gallery(maps, (), classes, True, 16), out)
     largest = {"linf": float(size.abs().amax()), "l2": float(size.norm(dim=1).amax())}

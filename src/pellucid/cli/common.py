@@ -26,7 +26,9 @@ class Common:
     store: Annotated[Path | None, Parameter(help="Folder for results [./artifacts, or PELLUCID_STORE].")] = None
     data_root: Annotated[Path | None, Parameter(help="Folder with data sets [PELLUCID_DATA].")] = None
     device: Annotated[str, Parameter(help="auto, cpu, cuda or cuda:N.")] = "auto"
-    threads: Annotated[int | None, Parameter(help="CPU threads [torch's choice]; results are equal to the bit at equal counts.")] = None
+    threads: Annotated[
+        int | None, Parameter(help="CPU threads [torch's choice]; results are equal to the bit at equal counts.")
+    ] = None
     json: Annotated[bool, Parameter(help="Print the result as JSON.", negative="")] = False
     quiet: Annotated[bool, Parameter(help="Print no progress.", negative="")] = False
 

@@ -11,16 +11,26 @@ from pellucid.errors import SpecError
 
 
 def evaluate(
-    *words: Annotated[str, Parameter(help="Checkpoint folders (the first makes the examples, all judge them) and fields: steps=20 ...")],
+    *words: Annotated[
+        str,
+        Parameter(help="Checkpoint folders (the first makes the examples, all judge them) and fields: steps=20 ..."),
+    ],
     data: Annotated[str, Parameter(help="A data set (pellucid list data).")],
-    attack: Annotated[str | None, Parameter(help="An attack (pellucid list attack); without one, clean accuracy.")] = None,
-    epsilons: Annotated[str | None, Parameter(help="Sizes of the perturbation, such as 0,0.1,8/255 [0 and the attack's eps].")] = None,
+    attack: Annotated[
+        str | None, Parameter(help="An attack (pellucid list attack); without one, clean accuracy.")
+    ] = None,
+    epsilons: Annotated[
+        str | None, Parameter(help="Sizes of the perturbation, such as 0,0.1,8/255 [0 and the attack's eps].")
+    ] = None,
     part: Annotated[str, Parameter(help="train, validation or test.")] = "test",
     images: Annotated[str | None, Parameter(help="Only the first so many images.")] = None,
     seed: Annotated[str, Parameter(help="Seed of the attack.")] = "0",
     common: Common = Common(),
 ) -> None:
-    """Measure accuracy, clean and under attack, with 95 % intervals; several checkpoints give a row of the transfer matrix."""
+    """Measure accuracy, clean and under attack, with 95 % intervals.
+
+    Several checkpoints give a column of the transfer matrix: the first makes the examples, all judge them.
+    """
     from pellucid.metrics import accuracy
     from pellucid.spec import digest, fraction, from_dict, read_sequence
     from pellucid.tasks import Checkpoint
@@ -45,14 +55,22 @@ def evaluate(
     result = common.run(task)
     predictions, labels, sizes = read_predictions(result.folder / "predictions.parquet")
     rows = [
-        {"network": path, "epsilon": eps, **accuracy(predictions[judge, index], labels)._asdict(), "images": len(labels)}
+        {
+            "network": path,
+            "epsilon": eps,
+            **accuracy(predictions[judge, index], labels)._asdict(),
+            "images": len(labels),
+        }
         for judge, path in enumerate(paths)
         for index, eps in enumerate(sizes)
     ]
     if common.json:
         common.say({"digest": digest(task), "folder": str(result.folder), "accuracy": rows, "meta": result.meta})
         return
-    shown = Grid(title=f"accuracy on {len(labels)} {part} images of {data}" + (f" under {attack}" if attack else ""), title_justify="left")
+    shown = Grid(
+        title=f"accuracy on {len(labels)} {part} images of {data}" + (f" under {attack}" if attack else ""),
+        title_justify="left",
+    )
     shown.add_column("network", overflow="fold")
     for eps in sizes:
         shown.add_column(f"eps {fraction(eps)}", justify="right")

@@ -11,7 +11,10 @@ from pellucid.errors import SpecError
 
 
 def explain(
-    *words: Annotated[str, Parameter(help="A checkpoint folder and fields: score=log_probability (the interpreter's), attack.eps=0.1 ...")],
+    *words: Annotated[
+        str,
+        Parameter(help="A checkpoint folder and fields: score=log_probability (the interpreter's), attack.eps=0.1 ..."),
+    ],
     data: Annotated[str, Parameter(help="A data set (pellucid list data).")],
     interpreter: Annotated[str, Parameter(help="An interpreter (pellucid list interpreter).")] = "gradient",
     attack: Annotated[str | None, Parameter(help="Also explain the images after this attack.")] = None,

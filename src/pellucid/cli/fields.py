@@ -54,7 +54,9 @@ def read_table(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise SpecError(f"{path} cannot be read ({error.strerror})") from None
     except (json.JSONDecodeError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SpecError(f"{path} is not valid {path.suffix.lstrip('.') or 'YAML'} ({' '.join(str(error).split())})") from None
+        raise SpecError(
+            f"{path} is not valid {path.suffix.lstrip('.') or 'YAML'} ({' '.join(str(error).split())})"
+        ) from None
     if not isinstance(table, dict):
         raise SpecError(f"{path} must hold a table of fields, not {type(table).__name__}")
     return table

@@ -14,7 +14,9 @@ KINDS = ("attack", "interpreter", "defence", "model", "data", "optimiser", "task
 
 
 def list_methods(
-    kind: Annotated[str | None, Parameter(help="attack, interpreter, defence, model, data, optimiser, task or study [all].")] = None,
+    kind: Annotated[
+        str | None, Parameter(help="attack, interpreter, defence, model, data, optimiser, task or study [all].")
+    ] = None,
     name: Annotated[str | None, Parameter(help="One of them, to read its whole documentation.")] = None,
     /,
     *,
@@ -36,12 +38,16 @@ def list_methods(
         common.say(found)
         return
     for k, rows in found.items():
-        grid = Grid(title=k, title_justify="left", title_style="bold", show_header=False, box=None, padding=(0, 2, 0, 0))
+        grid = Grid(
+            title=k, title_justify="left", title_style="bold", show_header=False, box=None, padding=(0, 2, 0, 0)
+        )
         grid.add_column(no_wrap=True)
         grid.add_column()
         for row in rows:
             fields = ", ".join(f"{f['name']}={f['default']}" if "default" in f else f["name"] for f in row["fields"])
-            grid.add_row(f"  [bold]{row['name']}[/bold]", f"{row['summary']}\n[dim]{fields.replace('[', chr(92) + '[')}[/dim]")
+            grid.add_row(
+                f"  [bold]{row['name']}[/bold]", f"{row['summary']}\n[dim]{fields.replace('[', chr(92) + '[')}[/dim]"
+            )
         screen().print(grid)
 
 
@@ -49,7 +55,15 @@ def _entries(kind: str) -> list[dict[str, Any]]:
     if kind == "study":
         from pellucid.studies import STUDIES, ross2018
 
-        return [{"name": n, "summary": (ross2018.__doc__ or "").split(":")[0].replace("\n", " "), "fields": [], "source": ""} for n in STUDIES]
+        return [
+            {
+                "name": n,
+                "summary": (ross2018.__doc__ or "").split(":")[0].replace("\n", " "),
+                "fields": [],
+                "source": "",
+            }
+            for n in STUDIES
+        ]
     from pellucid.spec import entries
 
     return [
@@ -80,7 +94,11 @@ def _fields(cls: Any) -> list[dict[str, Any]]:
 
 def method_table() -> str:
     """Return docs/methods.md: every registered method with its fields, first sentence and source."""
-    lines = ["# Methods", "", "Made from the registry by `PELLUCID_RENEW_DOCS=1 pytest tests/test_docs.py`; not edited by hand."]
+    lines = [
+        "# Methods",
+        "",
+        "Made from the registry by `PELLUCID_RENEW_DOCS=1 pytest tests/test_docs.py`; not edited by hand.",
+    ]
     for kind in KINDS[:-1]:
         lines += ["", f"## {kind}", "", "| name | fields | what it is | source |", "| --- | --- | --- | --- |"]
         for row in _entries(kind):

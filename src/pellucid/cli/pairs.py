@@ -12,13 +12,17 @@ from pellucid.spec import name_of
 from pellucid.store import Result
 
 
-def gallery(maps: dict[str, Tensor], interpreters: tuple[Any, ...], classes: list[str], attacked: bool, limit: int) -> Gallery:
+def gallery(
+    maps: dict[str, Tensor], interpreters: tuple[Any, ...], classes: list[str], attacked: bool, limit: int
+) -> Gallery:
     """Return a contact sheet: image, prediction, maps; clean beside adversarial with tau between the maps."""
     rows = tuple(_row(maps, interpreters, classes, attacked, row) for row in range(min(limit, len(maps["labels"]))))
     return Gallery("Maps of the true class" if interpreters else "Clean and adversarial images", rows)
 
 
-def _row(maps: dict[str, Tensor], interpreters: tuple[Any, ...], classes: list[str], attacked: bool, row: int) -> GalleryRow:
+def _row(
+    maps: dict[str, Tensor], interpreters: tuple[Any, ...], classes: list[str], attacked: bool, row: int
+) -> GalleryRow:
     true = int(maps["labels"][row])
     pictures = []
     for state in ("clean", "adversarial") if attacked else ("clean",):
@@ -30,7 +34,9 @@ def _row(maps: dict[str, Tensor], interpreters: tuple[Any, ...], classes: list[s
             size = (maps["clean"].shape[2], maps["clean"].shape[3])
             shown = resize(raw, size) if tuple(raw.shape[1:]) != size else raw
             tau = float(maps[f"tau_{number}"][row]) if state == "adversarial" else None
-            pictures.append(Picture(f"{name_of(interpreter)}, {state}", scale(shown).maps[0].numpy(), "signed", tau=tau))
+            pictures.append(
+                Picture(f"{name_of(interpreter)}, {state}", scale(shown).maps[0].numpy(), "signed", tau=tau)
+            )
     if attacked:
         pictures.append(Picture("difference", _hwc(maps["adversarial"][row] - maps["clean"][row]), "difference"))
     return GalleryRow(f"true class {classes[true]}", tuple(pictures))
@@ -42,5 +48,7 @@ def _hwc(pixels: Tensor) -> Any:
 
 def deliver(result: Result, name: str, sheet: Gallery, out: Path) -> Path:
     """Write the contact sheet and the arrays to a folder and return the sheet's path."""
-    export(out, {f"{name}.png": to_png(sheet), f"{name}.safetensors": (result.folder / "maps.safetensors").read_bytes()})
+    export(
+        out, {f"{name}.png": to_png(sheet), f"{name}.safetensors": (result.folder / "maps.safetensors").read_bytes()}
+    )
     return (out / f"{name}.png").resolve()

@@ -10,7 +10,9 @@ from rich.table import Table as Grid
 from pellucid.cli.common import Common, export, screen
 from pellucid.errors import StoreError
 
-study = App(name="study", help="Run a paper's experiments, or show what that takes.", help_format="plaintext", help_epilogue="")
+study = App(
+    name="study", help="Run a paper's experiments, or show what that takes.", help_format="plaintext", help_epilogue=""
+)
 
 Scale = Annotated[str, Parameter(help="smoke (a minute, embedded data), small (an hour on two cores), or paper.")]
 Out = Annotated[Path | None, Parameter(help="Folder for the report [STORE/reports/NAME-SCALE].")]
@@ -57,7 +59,9 @@ def show(name: str, /, *, scale: Scale = "smoke", timing: bool = True, common: C
     if common.json:
         common.say({"study": name, "scale": scale, "tasks": rows, "missing_seconds": known if timing else None})
         return
-    grid = Grid(title=f"{name} at scale {scale}: {len(rows) - len(missing)} of {len(rows)} tasks done", title_justify="left")
+    grid = Grid(
+        title=f"{name} at scale {scale}: {len(rows) - len(missing)} of {len(rows)} tasks done", title_justify="left"
+    )
     for heading in ("task", "digest", "state"):
         grid.add_column(heading)
     grid.add_column("may take", justify="right")

@@ -12,17 +12,23 @@ from pellucid.errors import SpecError
 
 
 def train(
-    *words: Annotated[str, Parameter(help="Fields: weight=1 (the defence's), model.hidden=64, attack=pgd attack.eps=0.1 ...")],
+    *words: Annotated[
+        str, Parameter(help="Fields: weight=1 (the defence's), model.hidden=64, attack=pgd attack.eps=0.1 ...")
+    ],
     data: Annotated[str | None, Parameter(help="A data set (pellucid list data).")] = None,
     model: Annotated[str | None, Parameter(help="A network (pellucid list model).")] = None,
     defence: Annotated[str | None, Parameter(help="A defence (pellucid list defence) [standard].")] = None,
     optimiser: Annotated[str | None, Parameter(help="An optimiser [adam]; its fields as optimiser.lr=1e-3.")] = None,
     steps: Annotated[str | None, Parameter(help="Number of batches.")] = None,
-    epochs: Annotated[str | None, Parameter(help="Number of passes through the training images, instead of steps.")] = None,
+    epochs: Annotated[
+        str | None, Parameter(help="Number of passes through the training images, instead of steps.")
+    ] = None,
     batch_size: Annotated[str | None, Parameter(help="Images in a batch [256].")] = None,
     seed: Annotated[str | None, Parameter(help="Seed of everything random [0].")] = None,
     init: Annotated[Path | None, Parameter(help="A checkpoint to start from (post-processing).")] = None,
-    spec: Annotated[Path | None, Parameter(help="A JSON or YAML file with the fields; the command line overrides it.")] = None,
+    spec: Annotated[
+        Path | None, Parameter(help="A JSON or YAML file with the fields; the command line overrides it.")
+    ] = None,
     out: Annotated[Path | None, Parameter(help="Copy the checkpoint to this folder.")] = None,
     common: Common = Common(),
 ) -> None:

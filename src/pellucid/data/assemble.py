@@ -43,9 +43,7 @@ def assemble(source: Source, location: Location, part: str, limit: int | None) -
         pixels = decode_rows(table.images, rows, form, table.where)
     labels = table.labels[rows]
     digest = sha256_of(pixels, labels)
-    return Split(
-        source.name, part, pixels, labels, classes, digest, words, location.source, source.value_range
-    )
+    return Split(source.name, part, pixels, labels, classes, digest, words, location.source, source.value_range)
 
 
 @functools.lru_cache(maxsize=3)

@@ -38,9 +38,7 @@ class MNIST(Published):
     Source: LeCun et al. 1998; cut of Ross & Doshi-Velez 2018 and Boopathy et al. 2020.
     """
 
-    source: ClassVar[Source] = Source(
-        "mnist", "ylecun/mnist", "mnist", channels=1, classes=DIGITS, first=5000
-    )
+    source: ClassVar[Source] = Source("mnist", "ylecun/mnist", "mnist", channels=1, classes=DIGITS, first=5000)
 
 
 @register("data", "fashion_mnist")

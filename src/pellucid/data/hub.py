@@ -31,9 +31,7 @@ def download(source: Source, roles: tuple[Role, ...], revision: str | None) -> t
         )
     except Exception as error:  # the client raises errors of its own, of its HTTP library and of the system
         why = type(error).__name__
-        raise DataError(
-            f"{source.name} is not here and could not be downloaded ({why}): {advice(source)}"
-        ) from error
+        raise DataError(f"{source.name} is not here and could not be downloaded ({why}): {advice(source)}") from error
     return Path(folder), Path(folder).name
 
 

@@ -10,9 +10,7 @@ from pellucid.data.source import Role, Source
 from pellucid.errors import DataError
 
 ROLES: tuple[Role, ...] = ("train", "validation", "test")
-IMAGES = frozenset(
-    {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"}
-)
+IMAGES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"})
 SHARD = re.compile(r"-(\d{5})-of-(\d{5})")
 
 
@@ -81,9 +79,7 @@ def _check_complete(files: list[Path]) -> None:
         have = {int(number[1]) for number in numbers if number}
         missing = [f"{i:05d}-of-{total:05d}" for i in range(total) if i not in have]
         if missing:
-            raise DataError(
-                f"{files[0].parent} lacks the part {missing[0]} of {files[0].name}: fetch it again"
-            )
+            raise DataError(f"{files[0].parent} lacks the part {missing[0]} of {files[0].name}: fetch it again")
 
 
 def find_images(folder: Path, source: Source) -> dict[Role, tuple[Path, ...]]:

@@ -29,7 +29,5 @@ def data_root() -> Path | None:
 def _existing(path: Path) -> Path:
     path = path.expanduser()
     if not path.is_dir():
-        raise DataError(
-            f"the folder of data sets {str(path)!r} does not exist: correct {VARIABLE} or --data-root"
-        )
+        raise DataError(f"the folder of data sets {str(path)!r} does not exist: correct {VARIABLE} or --data-root")
     return path

@@ -75,14 +75,10 @@ def columns(schema: Any, name: str, source: Source) -> tuple[str, str | None, tu
     """
     features = _features(schema)
     image = next((c for c, f in features.items() if f.get("_type") == "Image" and c in schema.names), None)
-    label = next(
-        (c for c, f in features.items() if f.get("_type") == "ClassLabel" and c in schema.names), None
-    )
+    label = next((c for c, f in features.items() if f.get("_type") == "ClassLabel" and c in schema.names), None)
     classes = tuple(str(part) for part in features[label].get("names") or ()) if label else ()
     image = image or next((field.name for field in schema if _holds_bytes(field.type)), None)
-    numbers = [
-        field.name for field in schema if pa.types.is_integer(field.type) and field.name != source.group
-    ]
+    numbers = [field.name for field in schema if pa.types.is_integer(field.type) and field.name != source.group]
     label = label or next(iter(numbers), None)
     if image is None or (source.labelled and label is None):
         needed = "column of encoded images" if image is None else "column of class labels"

@@ -47,9 +47,7 @@ def _tau_by_sorting(a: Tensor, b: Tensor) -> Tensor:
 def _tau_by_pairs(a: Tensor, b: Tensor, budget: int = _BUDGET) -> Tensor:
     """Compare every position with every other one; `budget` bounds the pairs held at a time."""
     n, positions = a.shape
-    score = torch.zeros(
-        3, n, dtype=torch.float64, device=a.device
-    )  # P - Q, untied pairs of a, untied pairs of b
+    score = torch.zeros(3, n, dtype=torch.float64, device=a.device)  # P - Q, untied pairs of a, untied pairs of b
     images = max(1, budget // max(1, positions * positions))
     width = max(1, budget // max(1, images * positions))
     for rows in torch.split(torch.arange(n, device=a.device), images):

@@ -43,8 +43,7 @@ def accuracy(predictions: Tensor, labels: Tensor, confidence: float = 0.95) -> I
     """
     if predictions.shape != labels.shape or predictions.ndim != 1:
         raise InputError(
-            "predictions and labels must both be (N,); "
-            f"got {tuple(predictions.shape)} and {tuple(labels.shape)}"
+            f"predictions and labels must both be (N,); got {tuple(predictions.shape)} and {tuple(labels.shape)}"
         )
     return wilson(int((predictions == labels.to(predictions.device)).sum()), len(labels), confidence)
 
@@ -82,9 +81,7 @@ def accuracy_curve(
     out = torch.empty(len(epsilons), len(x), dtype=torch.int64, device=x.device)
     for rows in _batches(x, batch_size):
         stream = (rng or Stream()).take(rows)
-        examples = adversarial_grid(
-            model, x[rows], y[rows], attack, epsilons, rng=stream, stop_when_fooled=True
-        )
+        examples = adversarial_grid(model, x[rows], y[rows], attack, epsilons, rng=stream, stop_when_fooled=True)
         for number, x_adv in enumerate(examples):
             out[number, rows] = predict(model, x_adv, batch_size)
     return out
@@ -130,9 +127,7 @@ def transfer_predictions(
     return out
 
 
-def transfer_matrix(
-    predictions: Tensor, labels: Tensor, confidence: float = 0.95
-) -> list[list[list[Interval]]]:
+def transfer_matrix(predictions: Tensor, labels: Tensor, confidence: float = 0.95) -> list[list[list[Interval]]]:
     """Return the accuracy of every judge on every maker's examples, `matrix[maker][judge][epsilon]`.
 
     (1/N) sum_n [prediction_{m,j,e,n} = y_n] with Wilson intervals; higher is better (for the judge).
@@ -149,17 +144,13 @@ def transfer_matrix(
             "predictions must be (makers, judges, epsilons, N) and labels (N,); "
             f"got {tuple(predictions.shape)} and {tuple(labels.shape)}"
         )
-    return [
-        [[accuracy(row, labels, confidence) for row in judge] for judge in maker] for maker in predictions
-    ]
+    return [[[accuracy(row, labels, confidence) for row in judge] for judge in maker] for maker in predictions]
 
 
 def _variants(attack: Attack, epsilons: Sequence[float]) -> list[Attack | None]:
     """Return the attack with each eps, None where it is 0 and nothing is to be done."""
     described: Any = attack
-    fields: set[str] = (
-        {f.name for f in dataclasses.fields(described)} if dataclasses.is_dataclass(attack) else set()
-    )
+    fields: set[str] = {f.name for f in dataclasses.fields(described)} if dataclasses.is_dataclass(attack) else set()
     if "eps" not in fields:
         name = type(attack).__name__
         raise InputError(f"a curve over epsilon needs an attack with the field eps; {name} has none")

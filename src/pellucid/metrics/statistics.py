@@ -66,15 +66,11 @@ def bootstrap_mean(
     Interval(value=0.5, low=0.5, high=0.5)
     """
     _check_confidence(confidence)
-    array = np.asarray(
-        values.detach().cpu().numpy() if isinstance(values, Tensor) else values, dtype=np.float64
-    )
+    array = np.asarray(values.detach().cpu().numpy() if isinstance(values, Tensor) else values, dtype=np.float64)
     if array.ndim != 1:
         raise InputError(f"a bootstrap needs one axis of values; got shape {array.shape}")
     if not np.isfinite(array).all():
-        raise InputError(
-            "a bootstrap needs finite values; leave out those that are undefined, and say how many"
-        )
+        raise InputError("a bootstrap needs finite values; leave out those that are undefined, and say how many")
     if len(array) == 0:
         return _UNKNOWN
     mean = float(array.mean())
@@ -89,9 +85,7 @@ def bootstrap_mean(
     return Interval(mean, low, high)
 
 
-def _ends(
-    array: np.ndarray, confidence: float, seed: int, resamples: int, method: str
-) -> tuple[float, float]:
+def _ends(array: np.ndarray, confidence: float, seed: int, resamples: int, method: str) -> tuple[float, float]:
     ends = stats.bootstrap(
         (array,),
         np.mean,

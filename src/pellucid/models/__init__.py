@@ -6,4 +6,13 @@ from pellucid.models.checkpoint import load_classifier, read_weights, save_class
 from pellucid.models.classifier import Classifier
 from pellucid.models.ross import RossCNN
 
-__all__ = ["Adapted", "Classifier", "RossCNN", "SmallCNN", "adapt", "load_classifier", "read_weights", "save_classifier"]
+__all__ = [
+    "Adapted",
+    "Classifier",
+    "RossCNN",
+    "SmallCNN",
+    "adapt",
+    "load_classifier",
+    "read_weights",
+    "save_classifier",
+]

@@ -28,8 +28,7 @@ class SmallNetwork(Classifier):
         super().__init__()
         widths = (channels, *filters)
         convolutions = [
-            nn.Conv2d(widths[i], widths[i + 1], k, stride=s)
-            for i, (k, s) in enumerate(zip(self.kernels, self.strides))
+            nn.Conv2d(widths[i], widths[i + 1], k, stride=s) for i, (k, s) in enumerate(zip(self.kernels, self.strides))
         ]
         self.convolutions = nn.ModuleList(convolutions)
         self.head = nn.Linear(filters[-1], classes, bias=False)

@@ -15,7 +15,9 @@ from pellucid.spec import from_dict, to_dict
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 
 
-def save_classifier(folder: Path, network: Classifier, spec: Any, shape: tuple[int, int, int], classes: tuple[str, ...]) -> None:
+def save_classifier(
+    folder: Path, network: Classifier, spec: Any, shape: tuple[int, int, int], classes: tuple[str, ...]
+) -> None:
     """Write a network and what is needed to build it again: its description, image shape (C, H, W) and classes."""
     tensors = {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
     (folder / WEIGHTS).write_bytes(save(tensors))

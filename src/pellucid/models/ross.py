@@ -60,9 +60,10 @@ def _batch_norm(width: int, kind: type[nn.BatchNorm1d] | type[nn.BatchNorm2d]) -
 @register("model", "ross_cnn")
 @dataclass(frozen=True, kw_only=True)
 class RossCNN:
-    """The network of Ross & Doshi-Velez: two 5x5 convolutions and one fully connected layer, all batch-normalised.
+    """The network of Ross & Doshi-Velez: two 5x5 convolutions, one fully connected layer, batch norm.
 
-    conv 5x5x32 SAME, BN, ReLU, max-pool 2 - conv 5x5x64 SAME, BN, ReLU, max-pool 2 - FC 1024, BN, ReLU - dropout - FC K.
+    conv 5x5x32 SAME, BN, ReLU, max-pool 2 - conv 5x5x64 SAME, BN, ReLU, max-pool 2 - FC 1024, BN,
+    ReLU - dropout - FC K.
 
     Images (N, C, H, W) in [0, 1], H and W at least 4. No linear head on pooled features, so no CAM.
     Source: Ross & Doshi-Velez 2018, Experiments; layer details (no bias before BN, BN without scale, decay 0.9,

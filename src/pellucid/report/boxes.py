@@ -94,9 +94,7 @@ def draw_panel(axes: Axes, panel: BoxPanel, span: Range = None) -> None:
 
 def _draw_box(axes: Axes, place: int, found: Summary, colour: str) -> None:
     if not found.values:
-        axes.text(
-            0.5, place, "missing", transform=axes.get_yaxis_transform(), ha="center", va="center", color=GREY
-        )
+        axes.text(0.5, place, "missing", transform=axes.get_yaxis_transform(), ha="center", va="center", color=GREY)
         return
     parts = {"med": found.median, "q1": found.q1, "q3": found.q3, "whislo": found.p5, "whishi": found.p95}
     axes.bxp(

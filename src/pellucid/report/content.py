@@ -79,9 +79,7 @@ class Curve:
 
     def __post_init__(self) -> None:
         """Check the lengths."""
-        _same_length(
-            f"curve {self.label!r}", len(self.x), y=self.y, low=self.low, high=self.high, printed=self.printed
-        )
+        _same_length(f"curve {self.label!r}", len(self.x), y=self.y, low=self.low, high=self.high, printed=self.printed)
 
 
 @dataclass(frozen=True)

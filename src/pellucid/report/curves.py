@@ -44,14 +44,10 @@ def whole_figure(block: CurveFigure) -> Figure:
     figure = Figure(figsize=(WIDTH * across, HEIGHT * down + 0.5), layout="constrained")
     for place, panel in enumerate(block.panels):
         draw_panel(figure.add_subplot(down, across, place + 1), panel, looks)
-    handles = [
-        Line2D([], [], color=colour, marker=marker, label=name) for name, (colour, marker) in looks.items()
-    ]
+    handles = [Line2D([], [], color=colour, marker=marker, label=name) for name, (colour, marker) in looks.items()]
     if any(curve.printed for panel in block.panels for curve in panel.curves):
         paper: dict[str, Any] = {"color": GREY, "marker": "o", "markerfacecolor": "white"}
-        handles.append(
-            Line2D([], [], linestyle=(0, (3, 2)), linewidth=1.0, label="printed in the paper", **paper)
-        )
+        handles.append(Line2D([], [], linestyle=(0, (3, 2)), linewidth=1.0, label="printed in the paper", **paper))
     if handles:
         figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 3 * across))
     return figure

@@ -31,13 +31,9 @@ def panel_svgs(block: CurveFigure | BoxFigure, prefix: str) -> list[str]:
             drawn = [(boxes.panel_figure(panel, span), panel.title) for panel in block.panels]
         else:
             looks = styles(curve for panel in block.panels for curve in panel.curves)
-            drawn = [
-                (curves.panel_figure(panel, looks, curves.columns(block)), panel.title)
-                for panel in block.panels
-            ]
+            drawn = [(curves.panel_figure(panel, looks, curves.columns(block)), panel.title) for panel in block.panels]
         return [
-            svg(figure, f"{prefix}-{place}", f"{block.caption}: {title}")
-            for place, (figure, title) in enumerate(drawn)
+            svg(figure, f"{prefix}-{place}", f"{block.caption}: {title}") for place, (figure, title) in enumerate(drawn)
         ]
 
 

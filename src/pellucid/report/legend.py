@@ -32,9 +32,7 @@ def entries(block: CurveFigure) -> list[Entry]:
             if curve.settings is not None:
                 links.setdefault(curve.settings, panel.title)
         kept = tuple(links.items()) if len(links) <= _MOST else ()
-        found.append(
-            Entry(label, swatch(colour, marker), kept, not any(has_numbers(curve) for _, curve in used))
-        )
+        found.append(Entry(label, swatch(colour, marker), kept, not any(has_numbers(curve) for _, curve in used)))
     return found
 
 

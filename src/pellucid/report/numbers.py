@@ -70,9 +70,7 @@ def written(cell: Cell) -> Written:
     (Written(value='12', interval='', printed=''), Written(value='—', interval='', printed=''))
     """
     style: Style = "number" if isinstance(cell.value, int) else cell.style
-    return Written(
-        _value(cell.value, style), _interval(cell.low, cell.high, style), _bare(cell.printed, style)
-    )
+    return Written(_value(cell.value, style), _interval(cell.low, cell.high, style), _bare(cell.printed, style))
 
 
 def one_line(cell: Cell | str) -> str:

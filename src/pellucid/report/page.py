@@ -40,8 +40,7 @@ def render(report: Report) -> str:
     """
     count: Counter[str] = Counter()
     sections = [
-        {"section": section, "views": [_view(block, count) for block in section.blocks]}
-        for section in report.sections
+        {"section": section, "views": [_view(block, count) for block in section.blocks]} for section in report.sections
     ]
     template = _environment().get_template("report.html")
     verdicts = Counter(claim.verdict for claim in report.claims)
@@ -96,7 +95,5 @@ def _environment() -> Environment:
         "description": pictures.description,
         "cell_looks": cell_looks,
     }
-    environment.globals["css"] = Markup(
-        PackageLoader("pellucid.report").get_source(environment, "report.css")[0]
-    )
+    environment.globals["css"] = Markup(PackageLoader("pellucid.report").get_source(environment, "report.css")[0])
     return environment

@@ -59,11 +59,15 @@ SCALES = {
         measured=200,
         choices=(
             ("Data", "scikit-learn's 1,797 handwritten digits scaled to 28x28 stand in for MNIST"),
-            ("Schedule", "120 batches of 64 at learning rate 1e-3, for the paper's 15,000 of 256 at 2e-4: a minute, not hours"),
+            (
+                "Schedule",
+                "120 batches of 64 at learning rate 1e-3, for the paper's 15,000 of 256 at 2e-4: a minute, not hours",
+            ),
             (
                 "Adversarial training",
-                "clean and adversarial images share one batch: with the authors' separate batches the running statistics of "
-                "batch normalisation fit neither kind on 1,197 images, and clean accuracy in eval mode falls to chance",
+                "clean and adversarial images share one batch: with the authors' separate batches the running "
+                "statistics of batch normalisation fit neither kind on 1,197 images, and clean accuracy in eval mode "
+                "falls to chance",
             ),
             ("Lambda", "1.1, a hundredth of the paper's 109.8: the largest that so short a schedule learns under"),
         ),
@@ -84,8 +88,8 @@ SCALES = {
             ("Data", "MNIST, 55,000 training images, the first 5,000 for validation, all 10,000 test images"),
             (
                 "Schedule",
-                "500 batches of 256 (2.3 epochs) at learning rate 1e-3, for the paper's 15,000 at 2e-4: what two cores do in an "
-                "hour. Networks are far from converged, the strongly regularised ones most",
+                "500 batches of 256 (2.3 epochs) at learning rate 1e-3, for the paper's 15,000 at 2e-4: what two cores "
+                "do in an hour. Networks are far from converged, the strongly regularised ones most",
             ),
             ("Lambda", "1.1, 11 and 109.8; the last is the paper's choice for MNIST (56234.13 in its code's units)"),
         ),
@@ -154,7 +158,9 @@ def study(scale_name: str) -> Ross2018Report:
         explained_labels=(*networks, *pooled),
         explained=tuple(_explain(scale, task) for task in (*networks.values(), *pooled.values())),
     )
-    return Ross2018Report(tables=tables, choices=tuple(part for pair in (*scale.choices, *COMMON_CHOICES) for part in pair))
+    return Ross2018Report(
+        tables=tables, choices=tuple(part for pair in (*scale.choices, *COMMON_CHOICES) for part in pair)
+    )
 
 
 def _grad_reg(weight: float) -> str:

@@ -4,7 +4,9 @@ The rules were written before the networks were trained. Differences between two
 the same images. An interval that contains the deciding value means "cannot be decided".
 """
 
-from typing import TYPE_CHECKING, Literal, TypedDict
+import itertools
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 import torch
 from torch import Tensor
@@ -55,6 +57,10 @@ def _points(interval: Interval) -> str:
     return f"{100 * interval.value:+.1f} points [{100 * interval.low:+.1f}, {100 * interval.high:+.1f}]"
 
 
+def _list(gaps: Mapping[Any, Interval], form: str) -> str:
+    return ", ".join(form.format(key, _points(gap)) for key, gap in gaps.items())
+
+
 def _at(numbers: "Numbers", maker: str, judge: str, *epsilons: float) -> Tensor:
     rows = [index for index, eps in enumerate(numbers.epsilons) if any(abs(eps - e) < 1e-9 for e in epsilons)]
     return numbers.correct[maker][judge][rows]
@@ -64,7 +70,10 @@ def _transfer_resistance(numbers: "Numbers") -> ClaimRow:
     best, high = numbers.selected, (0.5, 0.6, 0.7)
     own = _at(numbers, "normal", best, *high)
     against = {judge: _gap(own, _at(numbers, "normal", judge, *high)) for judge in ("adv. trained", "normal")}
-    low = {eps: _gap(_at(numbers, "normal", "adv. trained", eps), _at(numbers, "normal", best, eps)) for eps in (0.1, 0.2, 0.3)}
+    low = {
+        eps: _gap(_at(numbers, "normal", "adv. trained", eps), _at(numbers, "normal", best, eps))
+        for eps in (0.1, 0.2, 0.3)
+    }
     sometimes: Verdict = "holds" if any(g.low > 0 for g in low.values()) else "cannot be decided"
     if all(g.high < 0 for g in low.values()):
         sometimes = "does not hold"
@@ -73,13 +82,13 @@ def _transfer_resistance(numbers: "Numbers") -> ClaimRow:
         "statement": "Gradient-regularised networks resist transferred FGSM best at high eps; adversarial training is "
         "sometimes better at eps up to 0.3.",
         "source": "Ross & Doshi-Velez 2018, Figure 1",
-        "rule": "On examples made for the normal network: accuracy of the selected gradient-regularised network minus that "
-        "of each other defence, mean over eps .5, .6, .7, has an interval above 0; and at one of eps .1, .2, .3 "
+        "rule": "On examples made for the normal network: accuracy of the selected gradient-regularised network minus "
+        "that of each other defence, mean over eps .5, .6, .7, has an interval above 0; and at one of eps .1, .2, .3 "
         "adversarial training is ahead with an interval above 0.",
         "verdict": _all_of([*(_positive(g) for g in against.values()), sometimes]),
-        "evidence": f"Selected: {best}. High eps, against " + ", against ".join(f"{k}: {_points(g)}" for k, g in against.items())
-        + ". Adversarial training ahead at " + ", ".join(f"eps {e}: {_points(g)}" for e, g in low.items()) + ".",
-    }  # fmt: skip
+        "evidence": f"Selected: {best}. High eps, {_list(against, 'against {}: {}')}. "
+        f"Adversarial training ahead at {_list(low, 'eps {}: {}')}.",
+    }
 
 
 def _fools_all(numbers: "Numbers") -> ClaimRow:
@@ -89,34 +98,40 @@ def _fools_all(numbers: "Numbers") -> ClaimRow:
         right = _at(numbers, best, judge, 0.4)[0]
         judged[judge] = wilson(int(right.sum()), len(right))
     verdicts: list[Verdict] = [
-        "holds" if share.high < 0.5 else "does not hold" if share.low >= 0.5 else "cannot be decided" for share in judged.values()
+        "holds" if share.high < 0.5 else "does not hold" if share.low >= 0.5 else "cannot be decided"
+        for share in judged.values()
     ]
     return {
         "name": "L2",
         "statement": "Examples made for gradient-regularised networks fool all networks.",
         "source": "Ross & Doshi-Velez 2018, Figures 1 and 10",
-        "rule": "On FGSM examples with eps .4 (Figure 10's) made for the selected gradient-regularised network, every network "
-        "is right on fewer than half of the images, interval included.",
+        "rule": "On FGSM examples with eps .4 (Figure 10's) made for the selected gradient-regularised network, every "
+        "network is right on fewer than half of the images, interval included.",
         "verdict": _all_of(verdicts),
         "evidence": f"Made for {best}; accuracy of "
-        + ", ".join(f"{k} {100 * s.value:.1f} % [{100 * s.low:.1f}, {100 * s.high:.1f}]" for k, s in judged.items()) + ".",
-    }  # fmt: skip
+        + ", ".join(f"{k} {100 * s.value:.1f} % [{100 * s.low:.1f}, {100 * s.high:.1f}]" for k, s in judged.items())
+        + ".",
+    }
 
 
 def _norms(numbers: "Numbers") -> ClaimRow:
     logs = {label: {k: v.clamp_min(1e-20).log10() for k, v in kinds.items()} for label, kinds in numbers.norms.items()}
     best = numbers.selected
     alike = {k: bootstrap_mean(logs["adv. trained"][k] - logs["normal"][k], resamples=2000) for k in ("true", "next")}
-    spread = {label: bootstrap_mean(logs[label]["next"] - logs[label]["true"], resamples=2000) for label in ("normal", best)}
+    spread = {
+        label: bootstrap_mean(logs[label]["next"] - logs[label]["true"], resamples=2000) for label in ("normal", best)
+    }
     within = [_within_one_order(g) for g in (*alike.values(), spread[best])]
-    apart: Verdict = "holds" if spread["normal"].low > 1 else "does not hold" if spread["normal"].high < 1 else "cannot be decided"
+    apart: Verdict = (
+        "holds" if spread["normal"].low > 1 else "does not hold" if spread["normal"].high < 1 else "cannot be decided"
+    )
     return {
         "name": "L6",
         "statement": "Gradient norms of adversarially trained networks resemble the normal network's; those of "
         "gradient-regularised networks are of one order for FGSM and TGSM.",
         "source": "Ross & Doshi-Velez 2018, Figures 4 and 8",
-        "rule": "Mean log10 ratio of norms over images: adv. trained to normal within 1 (true and next label); next to true "
-        "label of the selected gradient-regularised network within 1, and of the normal network above 1.",
+        "rule": "Mean log10 ratio of norms over images: adv. trained to normal within 1 (true and next label); next to "
+        "true label of the selected gradient-regularised network within 1, and of the normal network above 1.",
         "verdict": _all_of([*within, apart]),
         "evidence": "log10 ratios: adv. trained / normal "
         + ", ".join(f"{k} {_plain(g)}" for k, g in alike.items())
@@ -126,7 +141,7 @@ def _norms(numbers: "Numbers") -> ClaimRow:
 
 
 def _within_one_order(g: Interval) -> Verdict:
-    if -1 < g.low and g.high < 1:
+    if g.low > -1 and g.high < 1:
         return "holds"
     return "does not hold" if g.low > 1 or g.high < -1 else "cannot be decided"
 
@@ -141,8 +156,8 @@ def _over_regularises(numbers: "Numbers") -> ClaimRow:
         "name": "L7",
         "statement": "A lambda that is too large over-regularises; convergence is slower with larger lambda.",
         "source": "Ross & Doshi-Velez 2018, Figure 7",
-        "rule": "Clean test accuracy of the smallest minus that of the largest lambda has an interval above 0; and the first "
-        "logged step with 90 % validation accuracy comes later with every larger lambda (never counts as last).",
+        "rule": "Clean test accuracy of the smallest minus that of the largest lambda has an interval above 0; and the "
+        "first logged step with 90 % validation accuracy comes later with every larger lambda (never counts as last).",
         "verdict": "cannot be decided",
         "evidence": f"Only {len(ordered)} lambda at this scale; at least two are needed.",
     }
@@ -151,7 +166,7 @@ def _over_regularises(numbers: "Numbers") -> ClaimRow:
     clean = {label: _at(numbers, "normal", label, 0.0)[0] for label in ordered}
     loss = _gap(clean[ordered[0]], clean[ordered[-1]])
     reached = [_first_step(numbers.history[label], 0.9) for label in ordered]
-    pairs = list(zip(reached, reached[1:]))
+    pairs = list(itertools.pairwise(reached))
     slower: Verdict = "does not hold" if any(b < a for a, b in pairs) else "cannot be decided"
     if all(b > a for a, b in pairs):
         slower = "holds"

@@ -137,7 +137,9 @@ class Ross2018Tables:
 def interpreter_title(interpreter: Any) -> str:
     """Return an interpreter's name for people, with its score where it has one."""
     score = getattr(interpreter, "score", None)
-    return {"cam": "CAM"}.get(name_of(interpreter), name_of(interpreter)) + (f" of {score.replace('_', '-')}" if score else "")
+    return {"cam": "CAM"}.get(name_of(interpreter), name_of(interpreter)) + (
+        f" of {score.replace('_', '-')}" if score else ""
+    )
 
 
 def accuracy_of(correct: Tensor) -> Interval:

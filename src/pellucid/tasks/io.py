@@ -112,7 +112,9 @@ class Io:
         began = time.monotonic()
         with counted() as passes:
             tensors = make()
-        self.spend(name, time.monotonic() - began, passes)  # first: killed in between, the part is made and counted again
+        self.spend(
+            name, time.monotonic() - began, passes
+        )  # first: killed in between, the part is made and counted again
         write_tensors(path, tensors)
         return tensors
 

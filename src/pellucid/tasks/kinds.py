@@ -16,10 +16,9 @@ from torch import Tensor
 
 from pellucid.data.split import Split
 from pellucid.defences import Standard
-from pellucid.errors import CheckpointError, InputError, SpecError
+from pellucid.errors import CheckpointError, SpecError
 from pellucid.evaluate import make_and_judge
 from pellucid.explain import explain_pairs
-from pellucid.guard import check_labels
 from pellucid.metrics import gradient_norms
 from pellucid.models import Classifier
 from pellucid.models.checkpoint import CONFIG, WEIGHTS, load_weights, load_with_config, save_classifier
@@ -145,7 +144,9 @@ class Checkpoint:
     def of(cls, path: str | Path) -> "Checkpoint":
         """Describe the network in a folder; raise CheckpointError if it cannot be read."""
         if not Path(path).exists():
-            raise CheckpointError(f"there is no checkpoint at {path}; pellucid train prints the folder of the one it makes")
+            raise CheckpointError(
+                f"there is no checkpoint at {path}; pellucid train prints the folder of the one it makes"
+            )
         folder = Path(path) if Path(path).is_dir() else Path(path).parent
         load_with_config(Path(path))
         return cls(sha256=file_digest(folder / WEIGHTS) + file_digest(folder / CONFIG), path=str(folder))

@@ -62,9 +62,7 @@ def examples(maps: dict[str, Tensor]) -> list[tuple[int, bool]]:
     "right."""
     right = maps["probabilities_clean"].argmax(1) == maps["labels"]
     turned = maps["probabilities_adversarial"].argmax(1) != maps["labels"]
-    first = (
-        (torch.nonzero(right & (turned == fooled)).flatten().tolist()[:1], fooled) for fooled in (True, False)
-    )
+    first = ((torch.nonzero(right & (turned == fooled)).flatten().tolist()[:1], fooled) for fooled in (True, False))
     return [(row, fooled) for rows, fooled in first for row in rows]
 
 
@@ -74,9 +72,7 @@ def _images(maps: dict[str, Tensor], row: int, classes: list[str]) -> list[Pictu
         confidence, guess = maps[f"probabilities_{state}"][row].max(0)
         right = int(guess) == int(maps["labels"][row])
         pixels = _last_axis(maps[state][row])
-        pictures.append(
-            Picture(state, pixels, "image", classes[int(guess)], confidence=float(confidence), right=right)
-        )
+        pictures.append(Picture(state, pixels, "image", classes[int(guess)], confidence=float(confidence), right=right))
     change = maps["adversarial"][row] - maps["clean"][row]
     return [*pictures, Picture("difference", _last_axis(change), "difference")]
 

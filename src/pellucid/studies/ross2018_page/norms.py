@@ -13,8 +13,7 @@ def section(source: Source) -> Section:
     stored = [pq.read_table(source.result(task).folder / "norms.parquet") for task in source.task.norms]
     kinds = (("true", "loss of the true label (FGSM)"), ("next", "loss of the next label (TGSM)"))
     panels = tuple(
-        BoxPanel(title, tuple(_boxes(source, kind, stored)), "l2 norm of the input gradient")
-        for kind, title in kinds
+        BoxPanel(title, tuple(_boxes(source, kind, stored)), "l2 norm of the input gradient") for kind, title in kinds
     )
     return Section(
         "How steep the loss is",

@@ -23,6 +23,7 @@ class Source:
         self.labels: list[str] = self.numbers["labels"]
         self.epsilons: tuple[float, ...] = tuple(self.numbers["epsilons"])
         self.selected: str = self.numbers["selected"]
+        self.papers: str = self._papers_network()
         self.explained: dict[str, Any] = dict(zip(task.explained_labels, task.explained))
         self.cited: dict[str, Settings] = {}
         self._titles = _titles(task, self.labels)
@@ -54,10 +55,15 @@ class Source:
         return Cell(found["value"], found["low"], found["high"], printed, self.cite(self.made_for(maker)))
 
     def printed(self, maker: str, judge: str, eps: float) -> float | None:
-        """Return what the authors printed; their regularised network stands beside the selected one."""
-        names = ["grad. reg." if label == self.selected else label for label in (maker, judge)]
+        """Return what the authors printed; their regularised network stands beside the one of its lambda."""
+        names = ["grad. reg." if label == self.papers else label for label in (maker, judge)]
         value: float | None = PRINTED["transfer"].get(names[0], {}).get(names[1], {}).get(f"{eps:.1f}")
         return value
+
+    def _papers_network(self) -> str:
+        """Return the regularised network with the paper's lambda, or the selected one where there is none."""
+        labels = zip(self.labels[2:], self.task.lambdas)
+        return next((k for k, weight in labels if abs(weight / PRINTED["lambda"] - 1) < 0.01), self.selected)
 
     def printed_note(self) -> str:
         """Say what the printed values are, and how far they may be compared."""
@@ -68,7 +74,7 @@ class Source:
             return f"{note}. The data here are not MNIST but {data}, so it is no yardstick for our value."
         return (
             f"{note} (its own 95 % interval reaches up to 6 points either way); its gradient-regularised "
-            f"network, lambda 109.8, stands beside the one selected here, {self.selected}."
+            f"network, lambda {PRINTED['lambda']:.1f}, stands beside {self.papers}."
         )
 
     def warning(self) -> tuple[str, ...]:

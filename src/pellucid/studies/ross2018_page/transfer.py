@@ -1,8 +1,10 @@
 """Accuracy on examples made for each network: curves, matrix, table (the paper's Figure 1)."""
 
+from pellucid.metrics import wilson
 from pellucid.report import Cell, Curve, CurveFigure, Heatmap, HeatmapFigure, Panel, Section, Table
 from pellucid.spec import fraction
-from pellucid.studies.ross2018_page.source import Source
+from pellucid.studies.ross2018_page.source import LOOKS, Source
+from pellucid.studies.ross2018_tables import PRINTED
 
 SHOWN = (0.1, 0.3, 0.5)
 
@@ -15,7 +17,7 @@ def section(source: Source) -> Section:
         "1). On examples made for itself a network meets an attacker who knows it (white box); on examples "
         "made for another, one who had to guess (transfer).\n\n"
         f"{source.printed_note()}",
-        (_curves(source), _matrix(source), _table(source)),
+        (_curves(source), _matrix(source), _table(source), *((_agreement(source),) if source.on_mnist else ())),
     )
 
 
@@ -83,3 +85,33 @@ def _table(source: Source) -> Table:
     header = ("network", "made for", *(f"eps {fraction(eps)}" for eps in source.epsilons))
     caption = "Accuracy under FGSM: white box, and transferred from the normal network"
     return Table(caption, header, tuple(rows), source.warning())
+
+
+def _agreement(source: Source) -> Table:
+    """Compare with the printed curves of Figure 1, curve by curve."""
+    rows: list[tuple[Cell | str, ...]] = []
+    shown = [label for label in source.labels if label in (*LOOKS, source.papers)]
+    for maker in shown:
+        for judge in shown:
+            cells = [source.accuracy(maker, judge, place) for place in range(len(source.epsilons))]
+            gaps = [value - c.printed for c in cells if (value := _number(c)) is not None and c.printed is not None]
+            inside = sum(_overlap(cell) for cell in cells)
+            mean, largest = sum(gaps) / len(gaps), max(gaps, key=abs)
+            rows.append((maker, judge, _points(mean), _points(largest), f"{inside} of {len(gaps)}"))
+    return Table(
+        "Ours minus the printed accuracy, in points, over the eight eps of a curve of Figure 1",
+        ("made for", "classified by", "mean", "largest", "eps where the intervals overlap"),
+        tuple(rows),
+        (f"Intervals: Wilson, ours over {source.numbers['images']:,} images, the paper's over {PRINTED['images']}.",),
+    )
+
+
+def _points(gap: float) -> str:
+    return f"{100 * gap:+.1f}"
+
+
+def _overlap(cell: Cell) -> bool:
+    if cell.printed is None or cell.low is None or cell.high is None:
+        return False
+    theirs = wilson(round(cell.printed * PRINTED["images"]), PRINTED["images"])
+    return theirs.low <= cell.high and cell.low <= theirs.high
