@@ -24,7 +24,7 @@ LAYERS = (
     ("tasks",),
     ("judge", "humanstudy"),
     ("studies",),
-    ("cli",),
+    ("cli", "__main__"),
 )
 PLACE = {part: (number, place) for number, parts in enumerate(LAYERS) for place, part in enumerate(parts)}
 FORBIDDEN = ("torchvision", "pickle", "dill", "cloudpickle", "joblib", "shelve")

@@ -34,7 +34,7 @@ def evaluate(
     from pellucid.metrics import accuracy
     from pellucid.spec import digest, fraction, from_dict, read_sequence
     from pellucid.tasks import Checkpoint
-    from pellucid.tasks.kinds import read_predictions
+    from pellucid.tasks.parquet import read_predictions
 
     paths, fields = split_words(words)
     if not paths:

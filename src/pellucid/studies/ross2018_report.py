@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pellucid.spec import register
 from pellucid.store import write_atomic
 from pellucid.tasks.io import Io
-from pellucid.tasks.kinds import TaskField
+from pellucid.tasks.training import TaskField
 
 
 @register("task", "ross2018_report")

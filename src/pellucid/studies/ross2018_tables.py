@@ -6,7 +6,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
@@ -15,7 +14,8 @@ from pellucid.spec import Reals, name_of, register
 from pellucid.store import write_json
 from pellucid.studies.ross2018_claims import judge_claims
 from pellucid.tasks.io import Io
-from pellucid.tasks.kinds import TaskField, read_predictions
+from pellucid.tasks.parquet import read_columns, read_predictions
+from pellucid.tasks.training import TaskField
 
 PRINTED: dict[str, Any] = json.loads((Path(__file__).parent / "ross2018.json").read_text())
 FLOOR = 1e-20  # of gradient norms on a log axis, as in the paper's Figure 4
@@ -152,8 +152,8 @@ def _interval(interval: Interval) -> dict[str, float | None]:
 
 
 def _read_norms(folder: Path) -> dict[str, Tensor]:
-    table = pq.read_table(folder / "norms.parquet")
-    return {key: torch.from_numpy(table[key].to_numpy().copy()) for key in ("true", "next")}
+    columns = read_columns(folder / "norms.parquet")
+    return {key: columns[key] for key in ("true", "next")}
 
 
 def _norms(values: Tensor) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 from pellucid.tasks.graph import Watch, plan, run
 from pellucid.tasks.io import Io, Options, Task
-from pellucid.tasks.kinds import Checkpoint, Evaluate, Explain, InputGradients, Train
+from pellucid.tasks.measuring import Evaluate, Explain, InputGradients
+from pellucid.tasks.training import Checkpoint, Train
 
 __all__ = [
     "Checkpoint",

@@ -1,0 +1,198 @@
+"""The tasks that measure networks: under attack, by their maps, by their input gradients."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from pellucid.data.split import Split
+from pellucid.errors import SpecError
+from pellucid.evaluate import make_and_judge
+from pellucid.explain import explain_pairs
+from pellucid.metrics import gradient_norms
+from pellucid.models import Classifier
+from pellucid.protocols import AttackField, DataField, InterpreterField
+from pellucid.rng import Stream, derive
+from pellucid.spec import Count, Reals, Whole, name_of, register
+from pellucid.store import write_tensors
+from pellucid.tasks.io import Io
+from pellucid.tasks.parquet import write_columns, write_predictions, write_sizes
+from pellucid.tasks.training import TaskField, network_name, stand_in
+
+
+@register("task", "evaluate")
+@dataclass(frozen=True, kw_only=True)
+class Evaluate:
+    """Examples made for one network at every eps, and what it and the judges predict for each of them.
+
+    The result is predictions.parquet, one row per image, judge and eps (judge 0 is the network itself), and
+    sizes.parquet, one row per image and eps: the perturbation's linf and l2 norm as found in the images, and
+    whether the prediction depended on the batch. Without an attack the only eps is 0: clean accuracy.
+    With judges the attack runs all its steps; without, images leave once they are fooled.
+    """
+
+    network: TaskField
+    judges: tuple[TaskField, ...] = ()
+    data: DataField
+    part: str = "test"
+    attack: AttackField | None = None
+    epsilons: Reals = (0.0,)
+    images: Count | None = None
+    chunk: Count = 1000
+    seed: Whole = 0
+
+    def check(self) -> None:
+        """Refuse eps without an attack and attacks without eps."""
+        if not self.epsilons or min(self.epsilons) < 0 or sorted(set(self.epsilons)) != list(self.epsilons):
+            raise SpecError("task evaluate.epsilons must be numbers from 0 on, ascending, none twice")
+        if self.attack is None and self.epsilons != (0.0,):
+            raise SpecError("task evaluate needs an attack for any eps but 0")
+        if self.attack is not None and not hasattr(self.attack, "eps"):
+            raise SpecError(f"attack {name_of(self.attack)} has no eps to vary")
+
+    def title(self) -> str:
+        """Name the work for people."""
+        what = f"{name_of(self.attack)} made for" if self.attack else "clean accuracy of"
+        return f"evaluate {what} {network_name(self.network)}" + ("" if self.part == "test" else f", {self.part}")
+
+    def run(self, io: Io) -> list[str]:
+        """Attack chunk by chunk; finished chunks are not made again."""
+        split = io.data(self.data, self.part)
+        for task in (self.network, *self.judges):
+            io.classes_fit(task, split)
+        maker, judges = io.network(self.network), [io.network(judge) for judge in self.judges]
+        n = _count(split, self.images)
+        found: list[dict[str, Tensor]] = []
+        right = 0
+        for start in range(0, n, self.chunk):
+            rows = torch.arange(start, min(start + self.chunk, n))
+            found.append(io.part(f"rows-{start:07d}", partial(self._work, io, maker, judges, split, rows)))
+            right += int((found[-1]["predictions"][0, -1] == split.labels[rows].cpu()).sum())
+            io.progress(int(rows[-1]) + 1, n, accuracy=right / (int(rows[-1]) + 1))
+        predictions = torch.cat([part["predictions"] for part in found], 2)
+        write_predictions(io.scratch / "predictions.parquet", predictions, split.labels[:n].cpu(), self.epsilons)
+        sizes = {key: torch.cat([part[key] for part in found], 1) for key in ("linf", "l2", "unstable")}
+        write_sizes(io.scratch / "sizes.parquet", sizes, self.epsilons)
+        return ["predictions.parquet", "sizes.parquet"]
+
+    def rehearse(self, io: Io) -> float:
+        """Time a few images and return the seconds that all of them may take."""
+        split = self.data.load(self.part)
+        network = stand_in(io, self.network, split)
+        judges = [network] * len(self.judges)
+        return _time_images(lambda rows: self._work(io, network, judges, split, rows), _count(split, self.images))
+
+    def _work(
+        self, io: Io, maker: Classifier, judges: list[Classifier], split: Split, rows: Tensor
+    ) -> dict[str, Tensor]:
+        x, y = split.images(rows).to(io.device), split.labels[rows].to(io.device)
+        rng = Stream(derive(self.seed, "attack"), rows.to(io.device))
+        return make_and_judge(maker, judges, x, y, self.attack, self.epsilons, rng)
+
+
+@register("task", "explain")
+@dataclass(frozen=True, kw_only=True)
+class Explain:
+    """Maps of the true class on clean images and on their adversarial examples, with Kendall's tau between them.
+
+    The result is maps.safetensors (see `pellucid.explain.explain_pairs`) with the labels.
+    """
+
+    network: TaskField
+    data: DataField
+    part: str = "test"
+    attack: AttackField | None = None
+    interpreters: tuple[InterpreterField, ...]
+    images: Count = 100
+    chunk: Count = 200
+    seed: Whole = 0
+
+    def title(self) -> str:
+        """Name the work for people."""
+        if not self.interpreters:
+            return f"attack {network_name(self.network)}" if self.attack else "predict"
+        return f"explain {network_name(self.network)}"
+
+    def run(self, io: Io) -> list[str]:
+        """Attack and map chunk by chunk; finished chunks are not made again."""
+        split = io.data(self.data, self.part)
+        io.classes_fit(self.network, split)
+        network, n = io.network(self.network), _count(split, self.images)
+        found = []
+        for start in range(0, n, self.chunk):
+            rows = torch.arange(start, min(start + self.chunk, n))
+            found.append(io.part(f"rows-{start:07d}", partial(self._work, io, network, split, rows)))
+            io.progress(int(rows[-1]) + 1, n)
+        write_tensors(io.scratch / "maps.safetensors", {k: torch.cat([part[k] for part in found]) for k in found[0]})
+        return ["maps.safetensors"]
+
+    def rehearse(self, io: Io) -> float:
+        """Time a few images and return the seconds that all of them may take."""
+        split = self.data.load(self.part)
+        network = stand_in(io, self.network, split)
+        return _time_images(lambda rows: self._work(io, network, split, rows), _count(split, self.images))
+
+    def _work(self, io: Io, network: Classifier, split: Split, rows: Tensor) -> dict[str, Tensor]:
+        x, y = split.images(rows).to(io.device), split.labels[rows].to(io.device)
+        rng = Stream(derive(self.seed, "explain"), rows.to(io.device))
+        return explain_pairs(network, x, y, self.attack, self.interpreters, rng) | {"labels": y}
+
+
+@register("task", "input_gradients")
+@dataclass(frozen=True, kw_only=True)
+class InputGradients:
+    """Norms of the input gradient of the cross-entropy at the true and at the next label, image by image.
+
+    The result is norms.parquet: index, true, next. Source: Ross & Doshi-Velez 2018, Figure 4.
+    """
+
+    network: TaskField
+    data: DataField
+    part: str = "test"
+    images: Count = 1000
+    chunk: Count = 500
+
+    def title(self) -> str:
+        """Name the work for people."""
+        return f"input gradients of {network_name(self.network)}"
+
+    def run(self, io: Io) -> list[str]:
+        """Measure chunk by chunk."""
+        split = io.data(self.data, self.part)
+        io.classes_fit(self.network, split)
+        network, n = io.network(self.network), _count(split, self.images)
+        parts = []
+        for start in range(0, n, self.chunk):
+            rows = torch.arange(start, min(start + self.chunk, n))
+            parts.append(io.part(f"rows-{start:07d}", partial(self._work, io, network, split, rows))["norms"])
+            io.progress(int(rows[-1]) + 1, n)
+        norms = torch.cat(parts, 1)
+        columns = {"index": torch.arange(n), "true": norms[0], "next": norms[1]}
+        write_columns(io.scratch / "norms.parquet", columns)
+        return ["norms.parquet"]
+
+    def rehearse(self, io: Io) -> float:
+        """Time a few images and return the seconds that all of them may take."""
+        split = self.data.load(self.part)
+        network = stand_in(io, self.network, split)
+        return _time_images(lambda rows: self._work(io, network, split, rows), _count(split, self.images))
+
+    def _work(self, io: Io, network: Classifier, split: Split, rows: Tensor) -> dict[str, Tensor]:
+        x, y = split.images(rows).to(io.device), split.labels[rows].to(io.device)
+        return {"norms": torch.stack(gradient_norms(network, x, y))}
+
+
+def _count(split: Split, images: int | None) -> int:
+    return min(len(split), images or len(split))
+
+
+def _time_images(work: Callable[[Tensor], object], images: int) -> float:
+    """Return the seconds that `images` images may take, from timing 16 of them after a warm-up."""
+    rows = torch.arange(min(16, images))
+    work(rows)
+    began = time.monotonic()
+    work(rows)
+    return (time.monotonic() - began) / len(rows) * images
