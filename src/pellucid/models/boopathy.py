@@ -1,13 +1,15 @@
 """The networks of Boopathy et al. 2020: pre-activation convolutions, global average pooling, a bias-free head."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+from pydantic import BeforeValidator
 from torch import Tensor, nn
 from torch.nn import functional
 
 from pellucid.models.classifier import Classifier
-from pellucid.spec import Count, register
+from pellucid.spec import Count, read_sequence, register
 
 
 def pad_same(x: Tensor, kernel: int, stride: int) -> Tensor:
@@ -58,7 +60,7 @@ class SmallCNN:
     N(0, 1/fan-in), head N(0, 1/100), from the authors' code. Deviations: none known.
     """
 
-    filters: tuple[Count, Count, Count] = (16, 32, 100)
+    filters: Annotated[tuple[Count, Count, Count], BeforeValidator(read_sequence)] = (16, 32, 100)
 
     def build(self, channels: int, size: tuple[int, int], classes: int) -> Classifier:
         """Return a freshly initialised network."""

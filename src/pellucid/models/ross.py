@@ -1,11 +1,13 @@
 """The convolutional network of Ross & Doshi-Velez 2018."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
+from pydantic import BeforeValidator
 from torch import Tensor, nn
 
 from pellucid.models.classifier import Classifier
-from pellucid.spec import Count, Share, register
+from pellucid.spec import Count, Share, read_sequence, register
 
 
 class RossNetwork(Classifier):
@@ -71,7 +73,7 @@ class RossCNN:
     Deviations: none known; the LCN front end for SVHN is not part of this class yet.
     """
 
-    filters: tuple[Count, Count] = (32, 64)
+    filters: Annotated[tuple[Count, Count], BeforeValidator(read_sequence)] = (32, 64)
     hidden: Count = 1024
     dropout: Share = 0.5
 
