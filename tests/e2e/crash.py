@@ -2,8 +2,9 @@
 
     python crash.py FOLDER FIRST STRIDE
 
-For every k = FIRST, FIRST + STRIDE ... a store of its own: the first run dies at its k-th operation on the XX Prints as JSON: {"operations": how many an
-undisturbed run makes, "undisturbed": files, "crashed": {k: [deaths, files]}}, files by their SHA-256.
+For every k = FIRST, FIRST + STRIDE ... a store of its own: the first run dies at its k-th operation on the file
+system, the second at its 12th, the third is left alone. Prints as JSON: {"operations": how many an undisturbed run
+makes, "undisturbed": files, "crashed": {k: [deaths, files]}}, files by their SHA-256.
 Processes are forked after the imports, which take longer than the work.
 """
 
