@@ -7,6 +7,7 @@ from pellucid.explain import explain_pairs
 from pellucid.interpreters import CAM, Gradient
 from pellucid.models import SmallCNN
 from pellucid.rng import Stream, global_seed
+from pellucid.store import write_tensors
 
 INTERPRETERS = (Gradient(score="cross_entropy"), CAM())
 ATTACK = PGD(eps=0.1, steps=3)
@@ -61,11 +62,12 @@ def test_the_attack_runs_all_its_steps_also_on_images_that_are_wrong_already(net
     assert ((found["adversarial"] - images).abs().flatten(1).amax(1) > 0.02).all()
 
 
-def test_without_an_attack_the_pair_is_one_and_the_same(network, images):
+def test_without_an_attack_the_pair_is_one_and_the_same(network, images, tmp_path):
     found = explain_pairs(network, images, LABELS, None, INTERPRETERS[:1], Stream(2))
     assert torch.equal(found["adversarial"], images)
     assert torch.equal(found["maps_0_clean"], found["maps_0_adversarial"])
     assert found["tau_0"].tolist() == pytest.approx([1.0] * 6)
+    write_tensors(tmp_path / "maps.safetensors", found)  # which refuses tensors that share memory
 
 
 def test_tau_of_a_constant_map_is_not_a_number(network, images):

@@ -21,7 +21,7 @@ def explain_pairs(
     and for interpreter number i: maps_i_clean, maps_i_adversarial and tau_i (N,), Kendall's tau-b between the two
     raw maps, NaN where a map is constant. Without an attack the adversarial images are the clean ones.
     """
-    adversarial = x if attack is None else attack(network, x, y, rng=rng)
+    adversarial = x.clone() if attack is None else attack(network, x, y, rng=rng)
     found = {"clean": x, "adversarial": adversarial}
     with frozen(network), torch.no_grad():
         found |= {f"probabilities_{k}": network(v).softmax(1) for k, v in tuple(found.items())}
