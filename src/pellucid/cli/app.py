@@ -58,7 +58,14 @@ The attacks there are, and all about one of them:
   pellucid list attack pgd
 """
 
-app = App(name="pellucid", help=HELP, help_epilogue=EXAMPLES, version=__version__, help_format="plaintext")
+app = App(
+    name="pellucid",
+    help=HELP,
+    help_epilogue=EXAMPLES,
+    version=__version__,
+    help_format="plaintext",
+    suppress_keyboard_interrupt=False,
+)
 app.command(study)
 app.command(train, help_epilogue="")
 app.command(evaluate, help_epilogue="")
