@@ -1,0 +1,246 @@
+"""What the commands do and print, for people and as JSON."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from pellucid.attacks import FGSM
+from pellucid.cli.common import Common
+from pellucid.data import Digits
+from pellucid.metrics import predict
+from pellucid.models import load_classifier
+from pellucid.spec import names
+
+from .conftest import SMALL, TRAIN
+
+PNG = b"\x89PNG"
+DATA = Digits(train=60, validation=20, test=20)
+
+
+# ------------------------------------------------------------------------------------------------------- train
+
+
+def test_train_prints_the_folder_of_the_checkpoint_last(say, place):
+    spoken = say(*TRAIN, "--store", "here", "--seed", "3")
+    assert spoken.code == 0
+    folder = spoken.out.splitlines()[-1]
+    assert folder.startswith(str(place / "here" / "train"))
+    assert load_classifier(folder)(torch.rand(1, 1, 28, 28)).shape == (1, 10)
+    assert "validation accuracy: " in spoken.out
+    assert [line.split()[0] for line in spoken.err.splitlines()] == ["1", "start", "done"]  # plain lines, no bar
+    assert "\x1b" not in spoken.err
+
+
+def test_train_again_reads_the_store(say):
+    first = say(*TRAIN, "--json", "--quiet").json()
+    again = say(*TRAIN, "--json")
+    assert again.json() == first
+    assert again.err.splitlines() == ["1 tasks, 1 of them done"]
+
+
+def test_quiet_prints_no_progress(say):
+    assert say(*TRAIN, "--quiet").err == ""
+
+
+def test_train_as_json(say):
+    told = say(*TRAIN, "--json", "--out", "net").json()
+    assert told.keys() >= {"checkpoint", "digest", "history", "meta"}
+    assert told["history"][-1]["step"] == 6
+    meta = told["meta"]
+    assert meta.keys() >= {"seed", "versions", "threads", "device", "commit", "wall_seconds", "passes", "data"}
+    assert meta["passes"] == {"forward": 120, "backward": 120}
+    assert meta["task"]["data"]["train"] == 60
+    assert meta["task"]["optimiser"]["lr"] == 0.01
+    assert load_classifier(told["checkpoint"])
+
+
+def test_the_store_may_be_named_by_the_environment(say, place, monkeypatch):
+    monkeypatch.setenv("PELLUCID_STORE", str(place / "elsewhere"))
+    say(*TRAIN, "--quiet")
+    assert (place / "elsewhere" / "train").is_dir()
+    assert not (place / "artifacts").exists()
+
+
+def test_fields_from_a_file_and_the_command_line_overrides_them(say, place):
+    (place / "run.yaml").write_text(
+        "data: {data: digits, train: 60, validation: 20, test: 20}\n"
+        "model: {model: small_cnn, filters: [3, 4, 5]}\n"
+        "defence: {defence: double_backprop, weight: 1e-3}\n"
+        "optimiser: {optimiser: adam, lr: 0.01}\n"
+        "steps: 50\nbatch_size: 20\n"
+    )
+    told = say("train", "--spec", "run.yaml", "--steps", "6", "weight=1/100", "--json", "--quiet").json()
+    task = told["meta"]["task"]
+    assert task["steps"] == 6
+    assert task["defence"] == {"defence": "double_backprop", "weight": 0.01, "normalisation": "paper"}
+    assert task["model"]["filters"] == [3, 4, 5]
+    by_words = say(*TRAIN, "--defence", "double_backprop", "weight=0.01", "--json", "--quiet").json()
+    assert by_words["digest"] == told["digest"]
+
+
+def test_starting_from_a_checkpoint(say, trained):
+    words = [*TRAIN, "--init", trained, "--json", "--quiet", "optimiser.lr=1e-12"]
+    told = say(*words).json()
+    weights = load_file(f"{told['checkpoint']}/model.safetensors")
+    start = load_file(trained / "model.safetensors")
+    assert all(torch.allclose(v, start[k], rtol=0, atol=1e-9) for k, v in weights.items())
+
+
+# ---------------------------------------------------------------------------------------------------- evaluate
+
+
+def test_evaluate_counts_right_answers(say, trained):
+    told = say(
+        "evaluate", trained, *SMALL, "--attack", "fgsm", "--epsilons", "0,0.1,51/255", "--json", "--quiet"
+    ).json()
+    split, network = DATA.load("test"), load_classifier(trained)
+    x, y = split.images(), split.labels
+    for row, eps in zip(told["accuracy"], (0.0, 0.1, 0.2)):
+        changed = FGSM(eps=eps)(network, x, y) if eps else x
+        assert row["epsilon"] == eps
+        assert row["images"] == 20
+        assert row["value"] == pytest.approx(float((predict(network, changed) == y).float().mean()))
+        assert 0 <= row["low"] <= row["value"] <= row["high"] <= 1
+    assert told["meta"]["passes"]["backward"] > 0
+
+
+def test_evaluate_for_people_is_a_table_with_a_row_per_network(say, trained, place):
+    import shutil
+
+    shutil.copytree(trained, place / "other")
+    spoken = say("evaluate", trained, "other", *SMALL, "--attack", "pgd", "steps=2", "--epsilons", "0,8/255")
+    assert "accuracy on 20 test images of digits under pgd" in spoken.out
+    assert "eps 8/255" in spoken.out
+    assert "other" in spoken.out
+    assert spoken.out.count("%") == 2 * 2 * 3
+
+
+def test_the_attacks_own_eps_is_enough(say, trained):
+    told = say("evaluate", trained, *SMALL, "--attack", "fgsm", "eps=0.3", "--json", "--quiet").json()
+    assert [row["epsilon"] for row in told["accuracy"]] == [0, 0.3]
+
+
+def test_clean_accuracy(say, trained):
+    told = say("evaluate", trained, *SMALL, "--part", "validation", "--images", "7", "--json", "--quiet").json()
+    assert [(row["epsilon"], row["images"]) for row in told["accuracy"]] == [(0, 7)]
+
+
+# --------------------------------------------------------------------------------------------- attack, explain
+
+
+def test_attack_saves_images_and_a_sheet(say, trained, place):
+    words = ("attack", trained, *SMALL, "--attack", "fgsm", "eps=0.2", "--images", "5", "--out", "made")
+    told = say(*words, "--json", "--quiet").json()
+    assert told["images"] == 5
+    assert told["largest"]["linf"] <= 0.2 + 1e-6
+    assert (place / "made" / "attack.png").read_bytes().startswith(PNG)
+    made = load_file(place / "made" / "attack.safetensors")
+    assert made["adversarial"].shape == (5, 1, 28, 28)
+    right = float((made["probabilities_adversarial"].argmax(1) == made["labels"]).float().mean())
+    assert told["accuracy"]["adversarial"] == pytest.approx(right)
+    spoken = say(*words)
+    assert spoken.out.splitlines()[-1] == str(place / "made" / "attack.png")
+
+
+@pytest.mark.parametrize("interpreter", ["gradient", "cam"])
+def test_explain_saves_maps_and_a_sheet(say, trained, place, interpreter):
+    words = ("explain", trained, *SMALL, "--interpreter", interpreter, "--images", "4", "--out", "made", "--quiet")
+    told = say(*words, "--json").json()
+    assert told["images"] == 4
+    assert "tau" not in told
+    attacked = say(*words, "--attack", "pgd", "attack.eps=0.05", "attack.steps=2", "--json").json()
+    assert attacked["tau"].keys() == {"value", "low", "high"}
+    assert 0 <= attacked["kept"] <= 4
+    assert (place / "made" / "explain.png").read_bytes().startswith(PNG)
+    maps = load_file(place / "made" / "explain.safetensors")
+    assert len(maps["maps_0_clean"]) == len(maps["tau_0"]) == 4
+    assert say(*words).out.splitlines()[-1] == str(place / "made" / "explain.png")
+
+
+def test_json_has_no_nan(capsys):
+    """Tau of nobody is null: where no prediction stays, there is no tau."""
+    Common(json=True).say({"tau": {"value": float("nan"), "high": float("inf")}, "rows": [1.5, (float("nan"), 2)]})
+    assert json.loads(capsys.readouterr().out) == {"tau": {"value": None, "high": None}, "rows": [1.5, [None, 2]]}
+
+
+# ------------------------------------------------------------------------------------------------- list, study
+
+
+@pytest.mark.parametrize("kind", ["attack", "interpreter", "defence", "model", "data", "optimiser", "task", "study"])
+def test_list_as_json_names_everything_registered(say, kind):
+    told = say("list", kind, "--json").json()
+    found = [row["name"] for row in told[kind]]
+    assert found == (["ross2018"] if kind == "study" else names(kind))
+    assert all(row["summary"] for row in told[kind])
+
+
+def test_list_all(say):
+    told = say("list", "--json").json()
+    assert len(told) == 8
+    spoken = say("list")
+    assert all(row["name"] in spoken.out for rows in told.values() for row in rows)
+
+
+@pytest.mark.parametrize(("kind", "name", "said"), [("attack", "pgd", "step_size"), ("study", "ross2018", "Figure 1")])
+def test_list_one_prints_its_documentation(say, kind, name, said):
+    assert said in say("list", kind, name).out
+    told = say("list", kind, name, "--json").json()
+    assert told["name"] == name
+    assert len(told["documentation"]) > 100
+
+
+def test_study_show_writes_nothing_and_names_what_is_missing(say, place):
+    told = say("study", "show", "ross2018", "--no-timing", "--json").json()
+    assert len(told["tasks"]) == 21
+    assert not any(row["done"] for row in told["tasks"])
+    assert told["missing_seconds"] is None
+    spoken = say("study", "show", "ross2018", "--no-timing")
+    assert "0 of 21 tasks done" in spoken.out
+    assert list(place.iterdir()) == []
+
+
+@pytest.mark.parametrize("scale", ["small", "paper"])
+def test_study_show_without_timing_needs_no_data(say, scale):
+    told = say("study", "show", "ross2018", "--scale", scale, "--no-timing", "--json").json()
+    assert len(told["tasks"]) > 21
+
+
+# ------------------------------------------------------------------------------------------------------- start
+
+
+@pytest.mark.parametrize("words", [["--help"], ["train", "--help"], ["study", "run", "--help"], ["--version"]])
+def test_help_is_there_at_once(words):
+    """Without torch, whose import alone takes seconds."""
+    code = (
+        "import sys; from pellucid.cli import main\n"
+        f"code = main({words!r})\n"
+        "heavy = sorted({'torch', 'scipy', 'sklearn', 'pyarrow', 'matplotlib'} & set(sys.modules))\n"
+        "print('LOADED', heavy); sys.exit(code)"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.splitlines()[-1] == "LOADED []"
+    assert len(ran.stdout.splitlines()) > 1
+
+
+def test_help_names_every_command(say):
+    spoken = say("--help")
+    for command in ("train", "evaluate", "attack", "explain", "study", "report", "list"):
+        assert f"\n  {command}" in spoken.out.replace("│", " ") or command in spoken.out
+    assert spoken.code == 0
+
+
+def test_an_interruption_is_no_refusal(say, monkeypatch):
+    import pellucid.tasks
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pellucid.tasks, "run", interrupted)
+    spoken = say(*TRAIN)
+    assert spoken.code == 130
+    assert "goes on from here" in spoken.err
