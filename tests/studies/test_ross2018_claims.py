@@ -41,7 +41,7 @@ def numbers(**changes):
         WEAK: (0.99, 0.9, 0.8, 0.7, 0.5, 0.3, 0.2, 0.1),
         STRONG: (0.97, 0.95, 0.9, 0.8, 0.6, 0.5, 0.4, 0.3),
     }
-    fooled = {label: (0.9, 0.7, 0.5, 0.3, 0.2, 0.1, 0.1, 0.1) for label in LABELS}
+    fooled = dict.fromkeys(LABELS, (0.9, 0.7, 0.5, 0.3, 0.2, 0.1, 0.1, 0.1))
     found = {
         "labels": LABELS,
         "lambdas": (1.0, 10.0),
