@@ -2,12 +2,13 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Annotated, Protocol, runtime_checkable
 
 import torch
+from annotated_types import Lt
 from torch import nn
 
-from pellucid.spec import Flag, NonNegative, Positive, Share, register
+from pellucid.spec import Flag, NonNegative, Positive, register
 
 
 @runtime_checkable
@@ -38,8 +39,8 @@ class Adam:
 
     lr: Positive = 2e-4
     eps: Positive = 1e-8
-    beta1: Share = 0.9
-    beta2: Share = 0.999
+    beta1: Annotated[NonNegative, Lt(1)] = 0.9
+    beta2: Annotated[NonNegative, Lt(1)] = 0.999
     weight_decay: NonNegative = 0.0
     eps_hat: Flag = False
 

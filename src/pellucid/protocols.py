@@ -70,7 +70,8 @@ class Attack(Protocol):
 class Interpreter(Protocol):
     """interpreter(model, x, target) -> maps: target (N,) gives (N, h, w) or (N, C, H, W), (N, M) gives (N, M, ...).
 
-    Detached unless `create_graph`; then differentiable in x and in the parameters.
+    Detached unless `create_graph`; then differentiable in x and in the parameters. The call checks the images and
+    freezes the model; `maps` is the inner door, for interpreters made of others and for attacks on maps.
     """
 
     def __call__(
@@ -83,6 +84,18 @@ class Interpreter(Protocol):
         create_graph: bool = False,
     ) -> Tensor:
         """Return the maps."""
+        ...
+
+    def maps(
+        self,
+        model: nn.Module,
+        x: Tensor,
+        target: Tensor,
+        *,
+        rng: Stream | None = None,
+        create_graph: bool = False,
+    ) -> Tensor:
+        """Return the maps of any points, in [0, 1] or not; the caller froze the model."""
         ...
 
 

@@ -131,6 +131,8 @@ def register(kind: str, name: str) -> Callable[[_C], _C]:
             raise TypeError(f"{cls.__name__} must be a frozen dataclass to be registered")
         if kind not in _REGISTRY:
             raise TypeError(f"there is no kind {kind!r}; kinds are {', '.join(_REGISTRY)}")
+        if any(f.name == kind for f in dataclasses.fields(cls)):
+            raise TypeError(f"a field of {cls.__name__} must not be called {kind!r}: that key names the class in JSON")
         known = _REGISTRY[kind].get(name)
         if known is not None and (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
             raise TypeError(f"the {kind} {name!r} is already {known.__module__}.{known.__qualname__}")
@@ -250,9 +252,7 @@ def from_dict(value: Any, kind: str | None = None) -> Any:
 
 
 def _inner(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        tagged = any(key in HOMES and isinstance(part, str) for key, part in value.items())
-        return from_dict(value) if tagged else {key: _inner(part) for key, part in value.items()}
+    """Turn lists into tuples; tables inside are read by the fields that hold them, which know their kind."""
     return tuple(_inner(part) for part in value) if isinstance(value, (list, tuple)) else value
 
 

@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,15 +57,39 @@ def explained(what: Path) -> Iterator[None]:
 def write_atomic(path: Path, content: bytes | str) -> None:
     """Write a file that is either complete or not there: temporary name, fsync, rename."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    # A random name, since containers that share a store may share process numbers.
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
-        with open(temporary, "wb") as file:
+        with open(handle, "wb") as file:
             file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
     finally:
-        temporary.unlink(missing_ok=True)
+        Path(temporary).unlink(missing_ok=True)
+    _sync_folder(path.parent)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _sync_file(path: Path) -> None:
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename in a folder survive a power loss, where the system can."""
+    if hasattr(os, "O_DIRECTORY"):
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -188,14 +213,14 @@ class Store:
         staged.mkdir()
         for name in files:
             (staged / name).parent.mkdir(parents=True, exist_ok=True)
-            os.link(scratch / name, staged / name) if hasattr(os, "link") else shutil.copy2(
-                scratch / name, staged / name
-            )
+            _sync_file(scratch / name)
+            os.replace(scratch / name, staged / name)  # a kill here costs no more than putting the parts together
         write_json(staged / META, {"task": to_dict(task), "digest": digest(task), **meta, "files": listed})
         folder.parent.mkdir(parents=True, exist_ok=True)
         if not self.has(task):
             shutil.rmtree(folder, ignore_errors=True)
             os.rename(staged, folder)
+            _sync_folder(folder.parent)
         shutil.rmtree(scratch, ignore_errors=True)
         return self.open(task)
 

@@ -85,7 +85,7 @@ def fit(
     on CPU at the same thread count. Every `log_every` steps: the loss terms, and accuracy, cross-entropy and mean
     squared input-gradient norm on the first 512 validation images.
     Raises TrainingError, with the step and the term named, when a loss term or the gradient is not finite; the
-    network as it was before that step is in `checkpoint`.
+    network, given and in `checkpoint`, is then the last good one.
     """
     device = network.mean.device
     train, watched = train.to(device), (validation.images(slice(512)).to(device), validation.labels[:512].to(device))
@@ -103,7 +103,10 @@ def fit(
     def stop_before_step() -> None:
         for buffer, was in statistics:  # a forward pass moves those of batch normalisation
             buffer.copy_(was)
-        save()
+        if all(bool(torch.isfinite(value).all()) for value in network.state_dict().values()):
+            save()
+        else:  # the step before made them so: go back to the last checkpoint
+            _restore(network, moves, checkpoint)
 
     for step in range(run.step, steps):
         rows = batch_rows(len(train), batch_size, step, seed, shuffle).to(device)
@@ -119,12 +122,13 @@ def fit(
         optimiser.prepare(moves, step)
         moves.step()
         run.step += 1
+        if run.step % log_every == 0 or run.step == steps:
+            with counted() as watching:
+                figures = _watch(network, *watched)
+            cost.forward, cost.backward = cost.forward + watching.forward, cost.backward + watching.backward
+            run.history.append({"step": run.step, **{k: float(v.detach()) for k, v in terms.items()}, **figures})
         run.passes.forward += cost.forward
         run.passes.backward += cost.backward
-        if run.step % log_every == 0 or run.step == steps:
-            run.history.append(
-                {"step": run.step, **{k: float(v.detach()) for k, v in terms.items()}, **_watch(network, *watched)}
-            )
         if time.monotonic() - saved > checkpoint_seconds:
             save()
             saved = time.monotonic()
@@ -147,7 +151,7 @@ def _check_finite(terms: dict[str, Tensor], step: int, stop: Callable[[], None])
         name, value = next((k, float(v.detach())) for k, v in terms.items() if not bool(torch.isfinite(v)))
         stop()
         raise TrainingError(
-            f"training stopped at step {step}: {name} is {value}; the network as it was before that step is kept; "
+            f"training stopped at step {step}: {name} is {value}; the last good network is kept; "
             "a lower learning rate or weight, or another seed, may help"
         )
 

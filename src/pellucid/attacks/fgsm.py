@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from pellucid.attacks.objective import Labels, attacking, label_objective, plain
+from pellucid.errors import SpecError
 from pellucid.guard import check_images
 from pellucid.maths.ascent import Evaluate, ascend
 from pellucid.protocols import Mode, Objective, TargetRule
@@ -37,6 +38,11 @@ class FGSM:
 
     norm = "linf"
 
+    def check(self) -> None:
+        """Refuse two sources of labels at once."""
+        if self.labels == "predicted" and self.target is not None:
+            raise SpecError("attack fgsm takes predicted labels or a target rule, not both")
+
     def __call__(
         self,
         model: nn.Module,
@@ -56,7 +62,7 @@ class FGSM:
         return self._step(plain(objective), check_images(x.detach()), leave=False)
 
     def _step(self, evaluate: Evaluate, x: Tensor, leave: bool) -> Tensor:
-        def move(point: Tensor, slope: Tensor, rows: Tensor) -> Tensor:
+        def move(point: Tensor, slope: Tensor, values: Tensor, rows: Tensor) -> Tensor:
             return (point + self.eps * torch.sign(slope)).clamp(0, 1)
 
         return ascend(evaluate, x, move, steps=1, leave=leave).x

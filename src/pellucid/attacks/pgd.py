@@ -84,7 +84,7 @@ class PGD:
     def _run(self, evaluate: Evaluate, x: Tensor, left: Tensor, rng: Stream, leave: bool) -> Ascent:
         origin, step = x[left], 2.5 * self.eps / self.steps if self.step_size is None else self.step_size
 
-        def move(point: Tensor, slope: Tensor, rows: Tensor) -> Tensor:
+        def move(point: Tensor, slope: Tensor, values: Tensor, rows: Tensor) -> Tensor:
             centre = origin[rows]
             return (centre + project(self.norm, point + step * steepest(self.norm, slope) - centre, self.eps)).clamp(
                 0, 1

@@ -1,13 +1,12 @@
 """Adversarial training."""
 
-from dataclasses import dataclass, field, replace
-from typing import Annotated, Any, ClassVar, Literal
+from dataclasses import dataclass, field
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-from pellucid.attacks import FGSM
-from pellucid.errors import SpecError
+from pellucid.attacks import FGSM, with_eps
 from pellucid.guard import check_images, check_labels
 from pellucid.maths.losses import cross_entropy
 from pellucid.protocols import Attack, AttackField, Context
@@ -30,7 +29,9 @@ class AdversarialTraining:
     `eps` moves the attack's eps during training; where it is 0 no attack is run and x' = x.
     x (N, C, H, W) in [0, 1], y (N,) -> {"cross_entropy", "adversarial_cross_entropy"}, the weighted terms.
     Raises InputError for images outside [0, 1] and labels out of range.
-    Source: Kurakin et al. 2016b; Ross & Doshi-Velez 2018, Background and authors' code. Deviations: none known.
+    Source: Kurakin et al. 2016b; Ross & Doshi-Velez 2018, Background and authors' code.
+    Deviations: the attack runs a forward pass of its own, with a dropout mask of its own; the authors' code takes
+    predictions and gradient from the clean forward that also enters the loss.
     """
 
     attack: AttackField = field(default_factory=lambda: FGSM(eps=0.3, labels="predicted", mode="train"))
@@ -42,8 +43,8 @@ class AdversarialTraining:
 
     def check(self) -> None:
         """Refuse a ramp for an attack that has no eps."""
-        if self.eps is not None and not hasattr(self.attack, "eps"):
-            raise SpecError("a ramp of eps needs an attack that has the field eps")
+        if self.eps is not None:
+            with_eps(self.attack, 0.0)
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, ctx: Context | None = None) -> dict[str, Tensor]:
         """Return the loss terms."""
@@ -52,6 +53,7 @@ class AdversarialTraining:
         if self.batches == "together":
             y = check_labels(y, len(x), single=True)
             logits, adversarial = model(torch.cat([x, self._examples(model, x, y, ctx)])).split(len(x))
+            check_labels(y, len(x), logits.shape[1])
         else:
             logits = model(x)
             y = check_labels(y, len(x), logits.shape[1], single=True)
@@ -62,10 +64,7 @@ class AdversarialTraining:
         }
 
     def _examples(self, model: nn.Module, x: Tensor, y: Tensor, ctx: Context) -> Tensor:
-        attack: Attack = self.attack
-        if self.eps is not None:
-            moved: Any = attack
-            attack = replace(moved, eps=self.eps(ctx))
+        attack: Attack = self.attack if self.eps is None else with_eps(self.attack, self.eps(ctx))
         if getattr(attack, "eps", None) == 0:
             return x
         return attack(model, x, y, rng=ctx.stream)

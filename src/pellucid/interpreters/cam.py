@@ -35,15 +35,29 @@ class CAM:
         rng: Stream | None = None,
         create_graph: bool = False,
     ) -> Tensor:
-        """Return the maps."""
+        """Return the maps of images, checked, of a model that is left as it was."""
         x = check_images(x)
+        target = check_labels(target, len(x), what="targets")
+        with reading(model, create_graph):
+            return self.maps(model, x, target, rng=rng, create_graph=create_graph)
+
+    def maps(
+        self,
+        model: nn.Module,
+        x: Tensor,
+        target: Tensor,
+        *,
+        rng: Stream | None = None,
+        create_graph: bool = False,
+    ) -> Tensor:
+        """Return the maps of any points, such as noisy images; the caller froze the model."""
         if not isinstance(model, Classifier) or model.head is None:
             raise InputError(
                 f"CAM needs a network that declares a linear head on pooled features; {type(model).__name__} does not "
                 "(adapt(module, feature_layer=..., head=...) declares one for a foreign network)"
             )
         target = check_labels(target, len(x), model.head.out_features, "targets")
-        with reading(model, create_graph), torch.set_grad_enabled(create_graph):
+        with torch.set_grad_enabled(create_graph):
             maps, _ = cam(model.feature_map(x), model.head)
         rows = torch.arange(len(x), device=x.device)
         chosen = maps[rows, target] if target.ndim == 1 else maps[rows[:, None], target]

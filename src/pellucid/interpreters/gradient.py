@@ -51,10 +51,23 @@ class Gradient:
         rng: Stream | None = None,
         create_graph: bool = False,
     ) -> Tensor:
-        """Return the maps."""
+        """Return the maps of images, checked, of a model that is left as it was."""
         x = check_images(x)
         target = check_labels(target, len(x), what="targets")
-        with reading(model, create_graph), recording():
+        with reading(model, create_graph):
+            return self.maps(model, x, target, rng=rng, create_graph=create_graph)
+
+    def maps(
+        self,
+        model: nn.Module,
+        x: Tensor,
+        target: Tensor,
+        *,
+        rng: Stream | None = None,
+        create_graph: bool = False,
+    ) -> Tensor:
+        """Return the maps of any points, such as noisy images; the caller froze the model."""
+        with recording():
             leaf = x if create_graph and x.requires_grad else x.detach().requires_grad_(True)
             logits = model(leaf)
             columns = check_labels(target, len(x), logits.shape[1], "targets")

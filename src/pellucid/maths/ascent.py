@@ -25,7 +25,7 @@ class Ascent(NamedTuple):
 
 
 Evaluate = Callable[[Tensor, Tensor], Step]
-Move = Callable[[Tensor, Tensor, Tensor], Tensor]
+Move = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
 def ascend(
@@ -40,8 +40,8 @@ def ascend(
 ) -> Ascent:
     """Climb `steps` times from `start` (N, ...) and return the points reached.
 
-    evaluate(x', rows) gives the objective of the rows that are still in the batch; move(x', gradient, rows) the
-    next iterate, inside the ball and the box.
+    evaluate(x', rows) gives the objective of the rows that are still in the batch; move(x', gradient, values, rows)
+    the next iterate, inside the ball and the box (values are those of x', for attacks that adapt their step).
     leave: rows that finished leave with the iterate at which they did, at no pass of their own: the forward of
     a step is the check of the step before. keep="best" returns the iterate with the highest value. judge
     evaluates the last iterate too (one forward more, as keep="best" needs anyway), so restarts can be compared.
@@ -49,7 +49,7 @@ def ascend(
     rows = torch.arange(len(start), device=start.device)
     point = start.detach()
     wide = torch.promote_types(start.dtype, torch.float32)
-    best = Ascent(
+    kept = Ascent(
         point.clone(),
         torch.full((len(start),), -torch.inf, dtype=wide, device=start.device),
         torch.zeros(len(start), dtype=torch.bool, device=start.device),
@@ -60,20 +60,24 @@ def ascend(
         moving = number < steps
         point = point.detach().requires_grad_(moving)
         with torch.set_grad_enabled(moving):
-            value, finished = evaluate(point, rows)
+            value, success = evaluate(point, rows)
         slope = gradient(value, point) if moving else None
         point, value = point.detach(), value.detach().to(wide)
-        finished = torch.zeros_like(rows, dtype=torch.bool) if finished is None else finished
-        record = value > best.values[rows] if keep == "best" else torch.ones_like(finished)
-        record = record | finished if leave else record
-        best.x[rows[record]], best.values[rows[record]] = point[record], value[record]
-        best.finished[rows[record]] = finished[record]
-        if leave and bool(finished.any()):
-            rows, point = rows[~finished], point[~finished]
+        finished = torch.zeros_like(rows, dtype=torch.bool) if success is None else success
+        going = leave and bool(finished.any())
+        if keep == "best":
+            record = (value > kept.values[rows]) | (finished & leave)
+        else:  # the last iterate is recorded when a row leaves, and at the end
+            record = torch.ones_like(finished) if not moving else finished & leave
+        if going or keep == "best" or not moving:
+            kept.x[rows[record]], kept.values[rows[record]] = point[record], value[record]
+            kept.finished[rows[record]] = finished[record]
+        if going:
+            rows, point, value = rows[~finished], point[~finished], value[~finished]
             slope = None if slope is None else slope[~finished]
         if slope is not None and len(rows):
             with torch.no_grad():
-                point = move(point, slope, rows)
+                point = move(point, slope, value, rows)
     if keep == "last" and len(rows):
-        best.x[rows] = point
-    return best
+        kept.x[rows] = point
+    return kept

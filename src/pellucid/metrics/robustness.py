@@ -1,13 +1,12 @@
 """Accuracy, clean and under attack: along epsilon, and from network to network."""
 
-import dataclasses
 import itertools
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from pellucid.attacks import with_eps
 from pellucid.errors import InputError
 from pellucid.guard import check_images, check_labels, frozen
 from pellucid.metrics.statistics import Interval, wilson
@@ -149,14 +148,9 @@ def transfer_matrix(predictions: Tensor, labels: Tensor, confidence: float = 0.9
 
 def _variants(attack: Attack, epsilons: Sequence[float]) -> list[Attack | None]:
     """Return the attack with each eps, None where it is 0 and nothing is to be done."""
-    described: Any = attack
-    fields: set[str] = {f.name for f in dataclasses.fields(described)} if dataclasses.is_dataclass(attack) else set()
-    if "eps" not in fields:
-        name = type(attack).__name__
-        raise InputError(f"a curve over epsilon needs an attack with the field eps; {name} has none")
     if any(b <= a for a, b in itertools.pairwise(epsilons)):
         raise InputError(f"epsilons must ascend, each once; got {', '.join(f'{e:g}' for e in epsilons)}")
-    return [None if eps == 0 else dataclasses.replace(described, eps=eps) for eps in epsilons]
+    return [None if eps == 0 else with_eps(attack, eps) for eps in epsilons]
 
 
 def adversarial_grid(
@@ -164,19 +158,33 @@ def adversarial_grid(
     x: Tensor,
     y: Tensor,
     attack: Attack | None,
-    epsilons: Sequence[float],
+    epsilons: Sequence[float] | None,
     *,
     rng: Stream | None = None,
     stop_when_fooled: bool = False,
 ) -> Iterator[Tensor]:
     """Yield the adversarial images of one batch for each eps, x itself where eps is 0 or there is no attack.
 
-    The one place that sees all epsilons of a batch at once: work that they share belongs here.
-    Raises InputError for an attack without eps, and for epsilons that do not ascend.
+    The one place that sees all epsilons of a batch at once: work that they share belongs here. epsilons None is
+    the attack as it is described, once. stop_when_fooled leaves images alone that are misclassified before any
+    attack, too: a random start must not mend them. Raises SpecError for epsilons of an attack without eps, and
+    InputError for epsilons that do not ascend.
     """
-    grid = [None] * len(epsilons) if attack is None else _variants(attack, epsilons)
+    if attack is None or epsilons is None:
+        grid: list[Attack | None] = [attack] * (1 if epsilons is None else len(epsilons))
+    else:
+        grid = _variants(attack, epsilons)
+    rows = torch.arange(len(x), device=x.device)
+    if stop_when_fooled and attack is not None and getattr(attack, "target", None) is None:
+        rows = rows[predict(model, x) == y]
     for variant in grid:
-        yield x if variant is None else variant(model, x, y, rng=rng, stop_when_fooled=stop_when_fooled)
+        if variant is None or not len(rows):
+            yield x
+            continue
+        changed = x.clone()
+        stream = (rng or Stream()).take(rows)
+        changed[rows] = variant(model, x[rows], y[rows], rng=stream, stop_when_fooled=stop_when_fooled)
+        yield changed
 
 
 def _batches(x: Tensor, batch_size: int) -> tuple[Tensor, ...]:

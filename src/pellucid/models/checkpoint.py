@@ -51,7 +51,7 @@ def load_weights(network: nn.Module, weights: dict[str, Tensor], origin: str) ->
 
 
 def load_classifier(path: str | Path) -> Classifier:
-    """Load a network from a folder that Pellucid wrote, in eval mode, on CPU.
+    """Load a network from a checkpoint folder, in eval mode, on CPU.
 
     Raises CheckpointError if it is missing, corrupt, truncated, of another network or a pickle.
     """
@@ -62,6 +62,10 @@ def load_with_config(path: Path) -> tuple[Classifier, dict[str, Any]]:
     """Load a network and its config: description, image shape (C, H, W), classes."""
     folder = path if path.is_dir() else path.parent
     weights = read_weights(path if path.is_file() else folder / WEIGHTS)
+    if path.is_file() and path.name != WEIGHTS:
+        raise CheckpointError(
+            f"{path} is not called {WEIGHTS}; name the folder of a checkpoint, {WEIGHTS} and {CONFIG}"
+        )
     try:
         config: dict[str, Any] = json.loads((folder / CONFIG).read_text())
         channels, height, width = (int(side) for side in config["shape"])

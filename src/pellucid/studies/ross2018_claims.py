@@ -1,10 +1,9 @@
 """The claims of Ross & Doshi-Velez 2018 that FGSM transfer and gradient norms can decide, with their rules.
 
-The rules were written before the networks were trained. Differences between two networks are paired: both judge
+The rules were written before the accuracies and norms they judge were measured. Differences between two networks are paired: both judge
 the same images. An interval that contains the deciding value means "cannot be decided".
 """
 
-import itertools
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
@@ -47,10 +46,10 @@ def _positive(interval: Interval) -> Verdict:
     return "does not hold" if interval.high < 0 else "cannot be decided"
 
 
-def _gap(a: Tensor, b: Tensor) -> Interval:
+def _gap(a: Tensor, b: Tensor, confidence: float = 0.95) -> Interval:
     """Return mean(a - b) with a paired bootstrap interval; a, b (N,) or (E, N), averaged over E first."""
     difference = a.double() - b.double()
-    return bootstrap_mean(difference.mean(0) if difference.ndim == 2 else difference, resamples=2000)
+    return bootstrap_mean(difference.mean(0) if difference.ndim == 2 else difference, confidence, resamples=2000)
 
 
 def _points(interval: Interval) -> str:
@@ -68,11 +67,11 @@ def _at(numbers: "Numbers", maker: str, judge: str, *epsilons: float) -> Tensor:
 
 def _transfer_resistance(numbers: "Numbers") -> ClaimRow:
     best, high = numbers.selected, (0.5, 0.6, 0.7)
-    own = _at(numbers, "normal", best, *high)
-    against = {judge: _gap(own, _at(numbers, "normal", judge, *high)) for judge in ("adv. trained", "normal")}
-    low = {
-        eps: _gap(_at(numbers, "normal", "adv. trained", eps), _at(numbers, "normal", best, eps))
-        for eps in (0.1, 0.2, 0.3)
+    lead = _gap(_at(numbers, "normal", best, *high), _at(numbers, "normal", "adv. trained", *high))
+    small = (0.1, 0.2, 0.3)
+    low = {  # one of three is enough, so each interval is wider (Bonferroni)
+        eps: _gap(_at(numbers, "normal", "adv. trained", eps), _at(numbers, "normal", best, eps), 1 - 0.05 / len(small))
+        for eps in small
     }
     sometimes: Verdict = "holds" if any(g.low > 0 for g in low.values()) else "cannot be decided"
     if all(g.high < 0 for g in low.values()):
@@ -83,10 +82,10 @@ def _transfer_resistance(numbers: "Numbers") -> ClaimRow:
         "sometimes better at eps up to 0.3.",
         "source": "Ross & Doshi-Velez 2018, Figure 1",
         "rule": "On examples made for the normal network: accuracy of the selected gradient-regularised network minus "
-        "that of each other defence, mean over eps .5, .6, .7, has an interval above 0; and at one of eps .1, .2, .3 "
-        "adversarial training is ahead with an interval above 0.",
-        "verdict": _all_of([*(_positive(g) for g in against.values()), sometimes]),
-        "evidence": f"Selected: {best}. High eps, {_list(against, 'against {}: {}')}. "
+        "that of the adversarially trained one, mean over eps .5, .6, .7, has an interval above 0; and at one of eps "
+        ".1, .2, .3 adversarial training is ahead with an interval above 0 (98.3 %, since there are three).",
+        "verdict": _all_of([_positive(lead), sometimes]),
+        "evidence": f"Selected: {best}. High eps, against adv. trained: {_points(lead)}. "
         f"Adversarial training ahead at {_list(low, 'eps {}: {}')}.",
     }
 
@@ -122,17 +121,15 @@ def _norms(numbers: "Numbers") -> ClaimRow:
         label: bootstrap_mean(logs[label]["next"] - logs[label]["true"], resamples=2000) for label in ("normal", best)
     }
     within = [_within_one_order(g) for g in (*alike.values(), spread[best])]
-    apart: Verdict = (
-        "holds" if spread["normal"].low > 1 else "does not hold" if spread["normal"].high < 1 else "cannot be decided"
-    )
     return {
         "name": "L6",
         "statement": "Gradient norms of adversarially trained networks resemble the normal network's; those of "
         "gradient-regularised networks are of one order for FGSM and TGSM.",
         "source": "Ross & Doshi-Velez 2018, Figures 4 and 8",
         "rule": "Mean log10 ratio of norms over images: adv. trained to normal within 1 (true and next label); next to "
-        "true label of the selected gradient-regularised network within 1, and of the normal network above 1.",
-        "verdict": _all_of([*within, apart]),
+        "true label of the selected gradient-regularised network within 1. (The normal network's, for comparison, is "
+        "in the evidence.)",
+        "verdict": _all_of(within),
         "evidence": "log10 ratios: adv. trained / normal "
         + ", ".join(f"{k} {_plain(g)}" for k, g in alike.items())
         + "; next / true "
@@ -157,7 +154,7 @@ def _over_regularises(numbers: "Numbers") -> ClaimRow:
         "statement": "A lambda that is too large over-regularises; convergence is slower with larger lambda.",
         "source": "Ross & Doshi-Velez 2018, Figure 7",
         "rule": "Clean test accuracy of the smallest minus that of the largest lambda has an interval above 0; and the "
-        "first logged step with 90 % validation accuracy comes later with every larger lambda (never counts as last).",
+        "largest lambda reaches 90 % validation accuracy more than one log interval after the smallest (never: last).",
         "verdict": "cannot be decided",
         "evidence": f"Only {len(ordered)} lambda at this scale; at least two are needed.",
     }
@@ -166,10 +163,9 @@ def _over_regularises(numbers: "Numbers") -> ClaimRow:
     clean = {label: _at(numbers, "normal", label, 0.0)[0] for label in ordered}
     loss = _gap(clean[ordered[0]], clean[ordered[-1]])
     reached = [_first_step(numbers.history[label], 0.9) for label in ordered]
-    pairs = list(itertools.pairwise(reached))
-    slower: Verdict = "does not hold" if any(b < a for a, b in pairs) else "cannot be decided"
-    if all(b > a for a, b in pairs):
-        slower = "holds"
+    interval = numbers.history[ordered[0]][0]["step"]
+    delay = 0.0 if reached[0] == reached[-1] else reached[-1] - reached[0]  # two that never do are alike
+    slower: Verdict = "holds" if delay > interval else "does not hold" if delay < -interval else "cannot be decided"
     steps = ", ".join(f"{label}: {'never' if s == torch.inf else int(s)}" for label, s in zip(ordered, reached))
     row["verdict"] = _all_of([_positive(loss), slower])
     row["evidence"] = f"Smallest against largest lambda, clean: {_points(loss)}. Steps to 90 %: {steps}."

@@ -41,12 +41,22 @@ class Numbers:
     @cached_property
     def selected(self) -> str:
         """The regularised network that the rule of lambda selects (methods 3.8), on validation images."""
-        keep = 0.97 * float(self.selection["normal"][0].float().mean())
-        eligible = [label for label in self.regularised if float(self.selection[label][0].float().mean()) >= keep]
-        # Where none keeps 97 % of the normal network's accuracy, the most accurate one is the least bad.
-        if not eligible:
+        if not self.eligible:
             return max(self.regularised, key=lambda label: float(self.selection[label][0].float().mean()))
-        return max(eligible, key=lambda label: float(self.selection[label][1:].float().mean()))
+        return max(self.eligible, key=lambda label: float(self.selection[label][1:].float().mean()))
+
+    @cached_property
+    def eligible(self) -> list[str]:
+        """The regularised networks that keep 97 % of the normal network's clean validation accuracy."""
+        keep = 0.97 * float(self.selection["normal"][0].float().mean())
+        return [label for label in self.regularised if float(self.selection[label][0].float().mean()) >= keep]
+
+    @property
+    def selected_by(self) -> str:
+        """Say how the selection was made."""
+        if self.eligible:
+            return "Best mean over eps above 0 among those that keep 97 % of the normal network's clean accuracy."
+        return "None keeps 97 % of the normal network's clean accuracy, so the most accurate clean one is taken."
 
 
 @register("task", "ross2018_tables")
@@ -79,6 +89,8 @@ class Ross2018Tables:
             "epsilons": list(numbers.epsilons),
             "images": int(numbers.correct["normal"]["normal"].shape[1]),
             "selected": numbers.selected,
+            "selected_by": numbers.selected_by,
+            "unstable": {label: self._unstable(io, task) for label, task in zip(self.labels, self.transfers)},
             "selection": {k: [float(row.float().mean()) for row in v] for k, v in numbers.selection.items()},
             "transfer": {
                 maker: {judge: [_interval(accuracy_of(row)) for row in rows] for judge, rows in judges.items()}
@@ -112,6 +124,11 @@ class Ross2018Tables:
             norms={label: _read_norms(io.result(task).folder) for label, task in zip(self.labels, self.norms)},
             history={label: io.result(task).json("history.json") for label, task in zip(self.labels, self.networks)},
         )
+
+    @staticmethod
+    def _unstable(io: Io, task: Any) -> int:
+        """Return how many of the maker's predictions depended on the batch they were made in."""
+        return int(read_columns(io.result(task).folder / "sizes.parquet")["unstable"].sum())
 
     def _stability(self, io: Io) -> list[dict[str, Any]]:
         rows = []

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from pellucid.errors import PellucidError, StoreError
+from pellucid.errors import DataError, PellucidError, StoreError
 from pellucid.maths.passes import counted
 from pellucid.protocols import silent
 from pellucid.spec import digest, kind_of, name_of
@@ -91,12 +91,14 @@ def run(task: Any, store: Store, options: Options | None = None, watch: Watch | 
         torch.set_num_threads(options.threads)
     new = not store.root.exists()
     commit()  # now: the files may change while a long run goes on
+    steps = plan(task, store)
+    watch.planned(steps)
+    missing = [step.task for step in steps if not step.done]
     try:
-        store.prepare()
-        steps = plan(task, store)
-        watch.planned(steps)
+        if missing:  # a finished store may be read-only
+            store.prepare()
         with explained(store.root):
-            _work_off([step.task for step in steps if not step.done], store, options, watch)
+            _work_off(missing, store, options, watch)
     except PellucidError:
         if new:
             store.withdraw()
@@ -107,8 +109,11 @@ def run(task: Any, store: Store, options: Options | None = None, watch: Watch | 
 def _work_off(left: list[Any], store: Store, options: Options, watch: Watch) -> None:
     while left:
         ready = [node for node in left if all(store.has(needed) for needed in inputs(node))]
+        if not ready:
+            gone = [needed for node in left for needed in inputs(node) if needed not in left and not store.has(needed)]
+            raise StoreError(f"{label(gone[0])} was there and has gone from {store.root}; run again to make it again")
         done = next((node for node in ready if _attempt(node, store, options, watch)), None)
-        if done is None and ready:
+        if done is None:
             watch.waiting(ready[0])
             time.sleep(0.5)
         left = [node for node in left if node is not done and not store.has(node)]
@@ -124,6 +129,7 @@ def _attempt(task: Any, store: Store, options: Options, watch: Watch) -> bool:
         watch.started(task)
         store.scratch(task).mkdir(parents=True, exist_ok=True)
         io = Io(task, store, options, watch.progressed)
+        io.sign()
         watch.finished(task, _run(task, io))
         return True
 
@@ -137,7 +143,7 @@ def _run(task: Any, io: Io) -> Result:
             io.spend("run", time.monotonic() - began, passes)
         return io.store.commit(task, io.meta(), files)
     except PellucidError:
-        if not any(io.scratch.iterdir()):
+        if io.unbegun():
             shutil.rmtree(io.scratch, ignore_errors=True)  # refused before anything was made: leave nothing
         raise
 
@@ -149,7 +155,7 @@ def rehearse(task: Any, store: Store, options: Options | None = None) -> float |
     try:
         seconds: float = task.rehearse(Io(task, store, options or Options(), silent))
         return seconds
-    except StoreError:
+    except (StoreError, DataError):  # an input that is not made yet, images that are not here
         return None
 
 

@@ -18,7 +18,10 @@ from pellucid.errors import DataError
 from pellucid.maths.passes import Passes, counted
 from pellucid.models import Classifier, load_classifier
 from pellucid.protocols import Data, Progress, silent
+from pellucid.spec import digest
 from pellucid.store import Result, Store, read_json, read_tensors, write_json, write_tensors
+
+WORKERS = "workers.json"
 
 
 @runtime_checkable
@@ -56,6 +59,7 @@ class Io:
     options: Options = field(default_factory=Options)
     progress: Progress = silent
     data_used: dict[str, Any] = field(default_factory=dict)
+    opened: dict[str, Result] = field(default_factory=dict)
 
     @property
     def scratch(self) -> Path:
@@ -68,8 +72,11 @@ class Io:
         return self.options.resolved_device()
 
     def result(self, task: Any) -> Result:
-        """Return the finished result of an input."""
-        return self.store.open(task)
+        """Return the finished result of an input, its files verified once."""
+        key = digest(task)
+        if key not in self.opened:
+            self.opened[key] = self.store.open(task)
+        return self.opened[key]
 
     def network(self, task: Any) -> Classifier:
         """Return the network that a task made, in eval mode, on the device."""
@@ -112,9 +119,8 @@ class Io:
         began = time.monotonic()
         with counted() as passes:
             tensors = make()
-        self.spend(
-            name, time.monotonic() - began, passes
-        )  # first: killed in between, the part is made and counted again
+        # The cost first: killed in between, the part is made, and counted, again.
+        self.spend(name, time.monotonic() - began, passes)
         write_tensors(path, tensors)
         return tensors
 
@@ -124,15 +130,38 @@ class Io:
         found: dict[str, dict[str, float]] = read_json(path) if path.is_file() else {}
         return found
 
-    def meta(self) -> dict[str, Any]:
-        """Return everything that is recorded beside a result: seed, versions, threads, device, commit, cost, data."""
-        costs = list(self.ledger().values())
+    def sign(self) -> None:
+        """Record who works on the task from here on: parts may be made by several processes, one after the other."""
+        path = self.scratch / WORKERS
+        known = read_json(path)["workers"] if path.is_file() else []
+        if self._worker() not in known:
+            write_json(path, {"workers": [*known, self._worker()]})
+
+    def unbegun(self) -> bool:
+        """Say whether nothing has been made yet but the signature."""
+        return all(path.name == WORKERS for path in self.scratch.iterdir())
+
+    def _worker(self) -> dict[str, Any]:
         return {
-            "seed": getattr(self.task, "seed", 0),
             "versions": versions(),
             "threads": torch.get_num_threads(),
             "device": device_name(self.device),
             "commit": commit(),
+        }
+
+    def meta(self) -> dict[str, Any]:
+        """Return everything that is recorded beside a result: seed, versions, threads, device, commit, cost, data.
+
+        "earlier" lists other versions, threads, devices or commits that parts of it were made with, if any.
+        """
+        costs = list(self.ledger().values())
+        path = self.scratch / WORKERS
+        workers = read_json(path)["workers"] if path.is_file() else []
+        earlier = [worker for worker in workers if worker != self._worker()]
+        return {
+            "seed": getattr(self.task, "seed", None),
+            **self._worker(),
+            **({"earlier": earlier} if earlier else {}),
             "wall_seconds": round(sum(c["seconds"] for c in costs), 3),
             "passes": {
                 "forward": int(sum(c["forward"] for c in costs)),
@@ -175,6 +204,7 @@ def commit() -> str | None:
         ).stdout.strip()
 
     try:
+        git("ls-files", "--error-unmatch", "__init__.py")  # a package installed inside somebody else's checkout
         changed = git("status", "--porcelain", "--untracked-files=no", "--", ".")
         return git("rev-parse", "HEAD") + (" with changes" if changed else "")
     except (OSError, subprocess.SubprocessError):

@@ -1,5 +1,6 @@
 """The tasks that measure networks: under attack, by their maps, by their input gradients."""
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,6 +9,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from pellucid.attacks import with_eps
 from pellucid.data.split import Split
 from pellucid.errors import SpecError
 from pellucid.evaluate import make_and_judge
@@ -16,7 +18,7 @@ from pellucid.metrics import gradient_norms
 from pellucid.models import Classifier
 from pellucid.protocols import AttackField, DataField, InterpreterField
 from pellucid.rng import Stream, derive
-from pellucid.spec import Count, Reals, Whole, name_of, register
+from pellucid.spec import Count, Flag, Reals, Whole, name_of, register
 from pellucid.store import write_tensors
 from pellucid.tasks.io import Io
 from pellucid.tasks.parquet import write_columns, write_predictions, write_sizes
@@ -30,8 +32,10 @@ class Evaluate:
 
     The result is predictions.parquet, one row per image, judge and eps (judge 0 is the network itself), and
     sizes.parquet, one row per image and eps: the perturbation's linf and l2 norm as found in the images, and
-    whether the prediction depended on the batch. Without an attack the only eps is 0: clean accuracy.
-    With judges the attack runs all its steps; without, images leave once they are fooled.
+    whether the prediction depended on the batch. Without an attack the only eps is 0: clean accuracy. Without
+    epsilons the attack is run once as described; where it has an eps that is the grid, and within a grid the
+    attack's own eps says nothing and is set to the largest. stop_when_fooled (white-box accuracy: any iterate
+    counts) is on without judges and off with them, when the attack runs all its steps, unless it is given.
     """
 
     network: TaskField
@@ -39,19 +43,25 @@ class Evaluate:
     data: DataField
     part: str = "test"
     attack: AttackField | None = None
-    epsilons: Reals = (0.0,)
+    epsilons: Reals | None = None
+    stop_when_fooled: Flag | None = None
     images: Count | None = None
     chunk: Count = 1000
     seed: Whole = 0
 
     def check(self) -> None:
-        """Refuse eps without an attack and attacks without eps."""
-        if not self.epsilons or min(self.epsilons) < 0 or sorted(set(self.epsilons)) != list(self.epsilons):
+        """Say in one way what can be said in several, and refuse grids that make no sense."""
+        attack, epsilons = self.attack, self.epsilons
+        if epsilons is None:
+            epsilons = (0.0,) if attack is None else (attack.eps,) if hasattr(attack, "eps") else None
+        elif not epsilons or min(epsilons) < 0 or sorted(set(epsilons)) != list(epsilons):
             raise SpecError("task evaluate.epsilons must be numbers from 0 on, ascending, none twice")
-        if self.attack is None and self.epsilons != (0.0,):
+        if attack is None and epsilons != (0.0,):
             raise SpecError("task evaluate needs an attack for any eps but 0")
-        if self.attack is not None and not hasattr(self.attack, "eps"):
-            raise SpecError(f"attack {name_of(self.attack)} has no eps to vary")
+        stop = self.stop_when_fooled
+        object.__setattr__(self, "epsilons", epsilons)
+        object.__setattr__(self, "attack", with_eps(attack, epsilons[-1]) if attack and epsilons else attack)
+        object.__setattr__(self, "stop_when_fooled", not self.judges and attack is not None if stop is None else stop)
 
     def title(self) -> str:
         """Name the work for people."""
@@ -73,9 +83,11 @@ class Evaluate:
             right += int((found[-1]["predictions"][0, -1] == split.labels[rows].cpu()).sum())
             io.progress(int(rows[-1]) + 1, n, accuracy=right / (int(rows[-1]) + 1))
         predictions = torch.cat([part["predictions"] for part in found], 2)
-        write_predictions(io.scratch / "predictions.parquet", predictions, split.labels[:n].cpu(), self.epsilons)
+        write_predictions(
+            io.scratch / "predictions.parquet", predictions, split.labels[:n].cpu(), self.epsilons or (math.nan,)
+        )
         sizes = {key: torch.cat([part[key] for part in found], 1) for key in ("linf", "l2", "unstable")}
-        write_sizes(io.scratch / "sizes.parquet", sizes, self.epsilons)
+        write_sizes(io.scratch / "sizes.parquet", sizes, self.epsilons or (math.nan,))
         return ["predictions.parquet", "sizes.parquet"]
 
     def rehearse(self, io: Io) -> float:
@@ -90,7 +102,7 @@ class Evaluate:
     ) -> dict[str, Tensor]:
         x, y = split.images(rows).to(io.device), split.labels[rows].to(io.device)
         rng = Stream(derive(self.seed, "attack"), rows.to(io.device))
-        return make_and_judge(maker, judges, x, y, self.attack, self.epsilons, rng)
+        return make_and_judge(maker, judges, x, y, self.attack, self.epsilons, rng, bool(self.stop_when_fooled))
 
 
 @register("task", "explain")

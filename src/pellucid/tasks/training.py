@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pellucid.data.split import Split
 from pellucid.defences import Standard
-from pellucid.errors import CheckpointError, SpecError
+from pellucid.errors import CheckpointError, SpecError, TrainingError
 from pellucid.models import Classifier
 from pellucid.models.checkpoint import CONFIG, WEIGHTS, load_weights, load_with_config, save_classifier
 from pellucid.optimisers import Adam, Optimiser
@@ -17,7 +17,7 @@ from pellucid.rng import derive, global_seed
 from pellucid.spec import NOT_HASHED, Count, Flag, Whole, brief, member, name_of, register
 from pellucid.store import file_digest, write_json
 from pellucid.tasks.io import Io
-from pellucid.train import fit
+from pellucid.train import Run, fit
 
 TaskField = Annotated[Any, member("task")]
 
@@ -35,7 +35,7 @@ class Train:
     """Train one network; the result is a folder that `load_classifier` reads, with its training history.
 
     Exactly one of `steps` and `epochs` is given. `init` starts from a finished network (another Train, or a
-    Checkpoint) with a fresh optimiser: post-processing. `train_images` cuts the training part to its first images.
+    Checkpoint) with a fresh optimiser: post-processing.
     """
 
     data: DataField
@@ -67,7 +67,20 @@ class Train:
         """Train, from the last checkpoint where there is one."""
         train, validation = io.data(self.data, "train"), io.data(self.data, "validation")
         network = self._fresh(io, train)
-        done = fit(
+        try:
+            done = self._fit(io, network, train, validation)
+        except TrainingError as error:
+            kept = io.scratch / "last_good"
+            kept.mkdir(exist_ok=True)
+            save_classifier(kept, network, self.model, train.shape, train.classes)
+            raise TrainingError(f"{error}; it is the checkpoint {kept}") from None
+        save_classifier(io.scratch, network, self.model, train.shape, train.classes)
+        write_json(io.scratch / "history.json", done.history)
+        io.spend("train", done.seconds, done.passes)
+        return [WEIGHTS, CONFIG, "history.json"]
+
+    def _fit(self, io: Io, network: Classifier, train: Split, validation: Split) -> Run:
+        return fit(
             network,
             self.defence,
             self.optimiser,
@@ -82,10 +95,6 @@ class Train:
             checkpoint_seconds=io.options.checkpoint_seconds,
             progress=io.progress,
         )
-        save_classifier(io.scratch, network, self.model, train.shape, train.classes)
-        write_json(io.scratch / "history.json", done.history)
-        io.spend("train", done.seconds, done.passes)
-        return [WEIGHTS, CONFIG, "history.json"]
 
     def rehearse(self, io: Io) -> float:
         """Time three steps and return the seconds that all of them may take."""

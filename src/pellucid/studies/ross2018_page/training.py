@@ -75,7 +75,7 @@ def _selection(source: Source) -> Table:
         "Selection of lambda: accuracy on validation images, FGSM made for the normal network",
         ("network", *(f"eps {fraction(eps)}" for eps in task.epsilons), ""),
         rows,
-        ("Best mean over eps above 0 among those that keep 97 % of the normal network's clean accuracy.",),
+        (source.numbers["selected_by"],),
     )
 
 

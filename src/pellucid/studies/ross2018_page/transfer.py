@@ -31,7 +31,12 @@ def _curves(source: Source) -> CurveFigure:
         )
         for maker in source.labels
     )
-    notes = () if source.on_mnist else ("Dashed lines are MNIST, not these data.",)
+    notes: tuple[str, ...] = () if source.on_mnist else ("Dashed lines are MNIST, not these data.",)
+    unstable = sum(source.numbers["unstable"].values())
+    if unstable:
+        notes += (
+            f"{unstable} predictions depended on the batch they were made in (rounding); they are left as found.",
+        )
     return CurveFigure("Accuracy against eps, one panel per attacked network", panels, notes)
 
 
