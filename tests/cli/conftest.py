@@ -10,7 +10,7 @@ from pellucid.cli import main
 
 SMALL = ("--data", "digits", "data.train=60", "data.validation=20", "data.test=20")
 TRAIN = (
-    "train", *SMALL, "--model", "small_cnn", "model.filters=3,4,5", "--steps", "6",
+    "train", *SMALL, "--model", "small_cnn", "model.filters=3,4,5", "--steps", "40",
     "--batch-size", "20", "optimiser.lr=1e-2",
 )  # fmt: skip
 

@@ -12,7 +12,7 @@ def test_a_study_killed_while_it_trains_attacks_and_reports_ends_with_the_same_t
     """Six batches are an epoch, so step 9 is in the middle of the second; rows 16 to 31 are the second chunk."""
     store = runs.folder / "store"
     runs.kill_at("checkpoint.safetensors@9", *STUDY)
-    assert [path.name for path in store.glob("scratch/*/*")] == ["checkpoint.safetensors"]
+    assert len(list(store.glob("scratch/*/checkpoint.safetensors"))) == 1
     assert not (store / "train").exists()
 
     _, before = runs.kill_at("rows-0000016.safetensors", *STUDY)
