@@ -27,7 +27,8 @@ class PGD:
     l2 per image, in units of [0, 1]). step_size None means 2.5 eps / steps. random_start draws the start
     uniformly from the ball. restarts > 1 keeps, per image, a run that succeeds, and the highest loss otherwise.
     keep="last" returns the last iterate, as the papers do; "best" the one with the highest loss.
-    stop_when_fooled lets images leave once misclassified. loss="margin" is max_{j != y} z_j - z_y.
+    stop_when_fooled lets images leave once misclassified (or classified as the target).
+    loss="margin" is max_{j != y} z_j - z_y.
     mode="train" is for attacks inside training. Raises InputError for images outside [0, 1] and labels out of range.
     Source: Madry et al. 2018, section 2.1; Boopathy et al. 2020, section 5 (order: step, ball, box; they evaluate
     without random start). Deviations: none.

@@ -1,5 +1,6 @@
 """pellucid evaluate."""
 
+import dataclasses
 from typing import Annotated, Any
 
 from cyclopts import Parameter
@@ -20,7 +21,7 @@ def evaluate(
         str | None, Parameter(help="An attack (pellucid list attack); without one, clean accuracy.")
     ] = None,
     epsilons: Annotated[
-        str | None, Parameter(help="Sizes of the perturbation, such as 0,0.1,8/255 [0 and the attack's eps].")
+        str | None, Parameter(help="Sizes of the perturbation, such as 0,0.1,8/255 [the attack's eps].")
     ] = None,
     part: Annotated[str, Parameter(help="train, validation or test.")] = "test",
     images: Annotated[str | None, Parameter(help="Only the first so many images.")] = None,
@@ -32,7 +33,7 @@ def evaluate(
     Several checkpoints give a column of the transfer matrix: the first makes the examples, all judge them.
     """
     from pellucid.metrics import accuracy
-    from pellucid.spec import digest, fraction, from_dict, read_sequence
+    from pellucid.spec import digest, fraction, from_dict, lookup, read_sequence
     from pellucid.tasks import Checkpoint
     from pellucid.tasks.parquet import read_predictions
 
@@ -44,10 +45,9 @@ def evaluate(
     table: dict[str, Any] = {"task": "evaluate", "data": data_set, "part": part, "images": images, "seed": seed}
     if attack is not None:
         table |= with_attack(attack, fields)
-        grid = read_sequence(epsilons) if epsilons else ("0", table["attack"].get("eps", "none"))
-        if "none" in grid:
-            raise SpecError(f"say how large the perturbation may be: --epsilons 0,0.1 or eps=0.1 for attack {attack}")
-        table["attack"].setdefault("eps", grid[-1])
+        grid = read_sequence(epsilons) if epsilons is not None else None
+        if grid and "eps" in {f.name for f in dataclasses.fields(lookup("attack", attack))}:
+            table["attack"].setdefault("eps", grid[-1])  # a grid says how large the perturbation may be
         table["epsilons"] = grid
     elif epsilons or fields:
         raise SpecError("epsilons and fields belong to an attack: add --attack (pellucid list attack)")

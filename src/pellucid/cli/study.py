@@ -81,22 +81,18 @@ def report(name: str, /, *, scale: Scale = "smoke", out: Out = None, common: Com
     name
         The study: ross2018.
     """
-    from pellucid.spec import name_of
     from pellucid.studies import find_study
     from pellucid.tasks.graph import plan
 
     task = find_study(name, scale)
     store = common.open_store()
-    heavy = [step.task for step in plan(task, store) if not step.done and name_of(step.task) in HEAVY]
+    heavy = [step.task for step in plan(task, store) if not step.done and hasattr(step.task, "rehearse")]
     if heavy:
         raise StoreError(
             f"{len(heavy)} results of {name} at scale {scale} are missing in {store.root}; "
             f"pellucid study run {name} --scale {scale} computes them"
         )
     _deliver(task, common.run(task), name, scale, out, common)
-
-
-HEAVY = ("train", "evaluate", "explain", "input_gradients")
 
 
 def _deliver(task: Any, result: Any, name: str, scale: str, out: Path | None, common: Common) -> None:

@@ -1,7 +1,7 @@
 """The claims of Ross & Doshi-Velez 2018 that FGSM transfer and gradient norms can decide, with their rules.
 
-The rules were written before the accuracies and norms they judge were measured. Differences between two networks are paired: both judge
-the same images. An interval that contains the deciding value means "cannot be decided".
+The rules were written before the accuracies and norms they judge were measured. Differences between two networks are
+paired: both judge the same images. An interval that contains the deciding value means "cannot be decided".
 """
 
 from collections.abc import Mapping

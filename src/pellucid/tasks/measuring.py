@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -77,10 +77,9 @@ class Evaluate:
         n = _count(split, self.images)
         found: list[dict[str, Tensor]] = []
         right = 0
-        for start in range(0, n, self.chunk):
-            rows = torch.arange(start, min(start + self.chunk, n))
-            found.append(io.part(f"rows-{start:07d}", partial(self._work, io, maker, judges, split, rows)))
-            right += int((found[-1]["predictions"][0, -1] == split.labels[rows].cpu()).sum())
+        for rows, part in _in_chunks(io, n, self.chunk, partial(self._work, io, maker, judges, split)):
+            found.append(part)
+            right += int((part["predictions"][0, -1] == split.labels[rows].cpu()).sum())
             io.progress(int(rows[-1]) + 1, n, accuracy=right / (int(rows[-1]) + 1))
         predictions = torch.cat([part["predictions"] for part in found], 2)
         write_predictions(
@@ -134,9 +133,8 @@ class Explain:
         io.classes_fit(self.network, split)
         network, n = io.network(self.network), _count(split, self.images)
         found = []
-        for start in range(0, n, self.chunk):
-            rows = torch.arange(start, min(start + self.chunk, n))
-            found.append(io.part(f"rows-{start:07d}", partial(self._work, io, network, split, rows)))
+        for rows, part in _in_chunks(io, n, self.chunk, partial(self._work, io, network, split)):
+            found.append(part)
             io.progress(int(rows[-1]) + 1, n)
         write_tensors(io.scratch / "maps.safetensors", {k: torch.cat([part[k] for part in found]) for k in found[0]})
         return ["maps.safetensors"]
@@ -177,9 +175,8 @@ class InputGradients:
         io.classes_fit(self.network, split)
         network, n = io.network(self.network), _count(split, self.images)
         parts = []
-        for start in range(0, n, self.chunk):
-            rows = torch.arange(start, min(start + self.chunk, n))
-            parts.append(io.part(f"rows-{start:07d}", partial(self._work, io, network, split, rows))["norms"])
+        for rows, part in _in_chunks(io, n, self.chunk, partial(self._work, io, network, split)):
+            parts.append(part["norms"])
             io.progress(int(rows[-1]) + 1, n)
         norms = torch.cat(parts, 1)
         columns = {"index": torch.arange(n), "true": norms[0], "next": norms[1]}
@@ -195,6 +192,14 @@ class InputGradients:
     def _work(self, io: Io, network: Classifier, split: Split, rows: Tensor) -> dict[str, Tensor]:
         x, y = split.images(rows).to(io.device), split.labels[rows].to(io.device)
         return {"norms": torch.stack(gradient_norms(network, x, y))}
+
+
+def _in_chunks(
+    io: Io, n: int, size: int, work: Callable[[Tensor], dict[str, Tensor]]
+) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
+    """Yield rows and results of `size` images at a time; finished chunks are read, not made again."""
+    for rows in torch.split(torch.arange(n), size):
+        yield rows, io.part(f"rows-{int(rows[0]):07d}", partial(work, rows))
 
 
 def _count(split: Split, images: int | None) -> int:
