@@ -12,7 +12,7 @@ from filelock import FileLock
 
 HERE = Path(__file__).parent
 DRIVER = HERE / "driver.py"
-PATIENCE = 240  # seconds; nothing here takes a tenth of that on a machine that has nothing else to do
+PATIENCE = 600  # seconds; nothing here takes a tenth of that on a machine that has nothing else to do
 STUDY = ("study", "run", "ross2018", "--threads", "1", "--store", "store")
 
 
