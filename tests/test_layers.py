@@ -24,7 +24,8 @@ LAYERS = (
     ("tasks",),
     ("judge", "humanstudy"),
     ("studies",),
-    ("cli", "__main__"),
+    ("cli",),
+    ("__main__",),
 )
 PLACE = {part: (number, place) for number, parts in enumerate(LAYERS) for place, part in enumerate(parts)}
 FORBIDDEN = ("torchvision", "pickle", "dill", "cloudpickle", "joblib", "shelve")
@@ -71,6 +72,8 @@ def test_the_order_of_the_layers():
     assert not may_import("models", "data")
     assert may_import("train", "store")
     assert not may_import("store", "train")
+    assert may_import("__main__", "cli")
+    assert not may_import("cli", "__main__")
 
 
 def test_the_imports_are_read_everywhere_but_under_type_checking():

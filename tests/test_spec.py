@@ -452,6 +452,23 @@ def test_only_frozen_dataclasses_are_registered(registry):
     with pytest.raises(TypeError, match="no kind"):
         register("colour", "red")(Everything)
 
+    @dataclass(frozen=True)
+    class Ambiguous:
+        attack: str = "fgsm"
+
+    with pytest.raises(TypeError, match="a field of Ambiguous must not be called 'attack'"):
+        register("attack", "ambiguous")(Ambiguous)
+    register("task", "ambiguous")(Ambiguous)  # of another kind it may
+
+
+def test_nested_tables_are_read_by_the_field_that_holds_them(everything, job):
+    """The field knows its kind: a description of another kind is refused there, one of its own is taken."""
+    assert from_dict({"task": "job", "method": {"attack": "fgsm", "eps": 0.2}}).method == FGSM(eps=0.2)
+    with pytest.raises(SpecError, match="method"):
+        from_dict({"task": "job", "method": {"model": "small_cnn"}})
+    with pytest.raises(SpecError, match=r"size"):  # no table is made something where a number is due
+        from_dict({"task": "job", "size": {"attack": "fgsm", "eps": 0.2}})
+
 
 def test_a_name_is_given_once(registry):
     with pytest.raises(TypeError, match="already"):

@@ -2,6 +2,7 @@ import dataclasses
 import errno
 import json
 import os
+import stat
 import subprocess
 import threading
 from dataclasses import dataclass
@@ -31,7 +32,7 @@ def fill(store, task=TASK, text="result"):
     scratch.mkdir(parents=True)
     (scratch / "part").write_text("a part that is no result")
     (scratch / "out.txt").write_text(text)
-    return store.commit(task, {"seed": 3}, ["out.txt"])
+    return store.commit(task, {"seed": 3, "wall_seconds": 0, "passes": {}, "data": {}}, ["out.txt"])
 
 
 # ------------------------------------------------------------------------------------------ results by digest
@@ -55,6 +56,15 @@ def test_a_result_is_found_by_what_made_it(store):
 def test_committing_twice_keeps_the_first_result(store):
     fill(store)
     assert (fill(store, text="another").folder / "out.txt").read_text() == "result"
+
+
+def test_results_are_moved_not_copied_or_linked(store):
+    scratch = store.scratch(TASK)
+    scratch.mkdir(parents=True)
+    (scratch / "out.txt").write_text("result")
+    number = (scratch / "out.txt").stat().st_ino
+    made = (store.commit(TASK, {"wall_seconds": 0, "passes": {}, "data": {}}, ["out.txt"]).folder / "out.txt").stat()
+    assert (made.st_ino, made.st_nlink) == (number, 1)
 
 
 def test_a_half_made_folder_is_no_result_and_does_not_block(store):
@@ -111,6 +121,22 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, monke
             write_json(path, {"a": 2})
     assert json.loads(path.read_text()) == {"a": 1}
     assert [p.name for p in tmp_path.iterdir()] == ["file.json"]
+
+
+def test_the_folder_reaches_the_disk_after_the_name_and_names_are_random(tmp_path, monkeypatch):
+    order, fsync, replace = [], os.fsync, os.replace
+
+    def sync(number):
+        order.append("folder" if stat.S_ISDIR(os.fstat(number).st_mode) else "file")
+        fsync(number)
+
+    monkeypatch.setattr(os, "fsync", sync)
+    monkeypatch.setattr(os, "replace", lambda a, b: (order.append(os.path.basename(a)), replace(a, b)))
+    for _ in range(2):
+        write_atomic(tmp_path / "file", b"12345")
+    assert [order[place] for place in (0, 2, 3, 5)] == ["file", "folder", "file", "folder"]
+    assert order[1] != order[4]
+    assert (tmp_path / "file").stat().st_mode & 0o777 == 0o666 & ~store_module._umask()
 
 
 def test_content_reaches_the_disk_before_the_name_does(tmp_path, monkeypatch):

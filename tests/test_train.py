@@ -238,6 +238,33 @@ def test_a_gradient_that_is_not_finite_stops_too_and_no_weight_is_moved(tmp_path
     assert all(torch.equal(v, kept[f"network.{k}"]) for k, v in network.state_dict().items())
 
 
+class Leaping:
+    """Plain gradient descent whose first step, at a finite gradient, leaves float32."""
+
+    def build(self, weights):
+        return torch.optim.SGD(weights, lr=3e38)
+
+    def prepare(self, optimiser, step):
+        pass
+
+
+class Loud:
+    def __call__(self, model, x, y, ctx=None):
+        return {"cross_entropy": 1e4 * Standard()(model, x, y, ctx)["cross_entropy"]}
+
+
+@pytest.mark.parametrize("seconds", [0, 1e9])
+@pytest.mark.parametrize("steps", [1, 4])
+def test_a_finite_step_that_makes_weights_infinite_is_undone(tmp_path, steps, seconds):
+    path, network = tmp_path / "checkpoint.safetensors", fresh()
+    settings = {"steps": steps, "batch_size": 10, "seed": 5, "checkpoint": path, "checkpoint_seconds": seconds}
+    with pytest.raises(TrainingError, match="stopped at step 1: "):
+        fit(network, Loud(), Leaping(), TRAIN, VALIDATION, **settings)
+    kept = load_file(path)
+    assert all(bool(torch.isfinite(v).all()) for v in kept.values())
+    assert all(torch.equal(v, kept[f"network.{k}"]) for k, v in network.state_dict().items())
+
+
 def test_running_statistics_that_overflow_are_not_kept(tmp_path):
     """Finite weights, but activations beyond float32: the loss is NaN and so would the statistics be."""
     network = fresh()

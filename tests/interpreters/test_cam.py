@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from pellucid.errors import InputError
+from pellucid.guard import frozen
 from pellucid.interpreters import CAM
 from pellucid.maths import counted
 from pellucid.models import RossCNN, SmallCNN
@@ -28,6 +29,17 @@ def test_the_map_weighs_the_channels_and_its_mean_is_the_logit(network, images):
         expected = sum(network.head.weight[c, k].detach() * features[n, k] for k in range(5))
         torch.testing.assert_close(maps[n], expected)
     torch.testing.assert_close(maps.mean((1, 2)), network(images).gather(1, target[:, None])[:, 0].detach())
+
+
+def test_the_inner_door_takes_images_outside_the_box(network, images):
+    target = torch.arange(6) % 4
+    with pytest.raises(InputError, match="images"):
+        CAM()(network, images + 1, target)
+    with frozen(network):
+        maps = CAM().maps(network, images + 1, target)
+        assert torch.equal(CAM().maps(network, images, target), CAM()(network, images, target))
+    torch.testing.assert_close(maps.mean((1, 2)), network(images + 1).gather(1, target[:, None])[:, 0].detach())
+    assert not maps.requires_grad
 
 
 def test_maps_are_raw(network, images):

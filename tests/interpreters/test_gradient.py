@@ -4,6 +4,7 @@ from torch import nn
 from torch.nn import functional
 
 from pellucid.errors import InputError
+from pellucid.guard import frozen
 from pellucid.interpreters import Gradient
 from pellucid.maths import counted
 
@@ -50,6 +51,29 @@ def test_several_targets_cost_one_forward(linear, images, score):
     for column in range(3):
         expected = closed_form(network, images, target[:, column], score)
         torch.testing.assert_close(maps[:, column], expected, rtol=0, atol=1e-12)
+
+
+def test_the_inner_door_takes_noisy_images_and_leaves_freezing_to_the_caller(linear, images, generator):
+    """As SmoothGrad needs it: the mean of maps of noisy images, some of them outside [0, 1]."""
+    network, target = linear(classes=4), torch.tensor([0, 1, 2, 3, 1])
+    noisy = [images + torch.randn(images.shape, generator=generator, dtype=images.dtype) for _ in range(4)]
+    assert min(x.min() for x in noisy) < 0
+    assert max(x.max() for x in noisy) > 1
+    with pytest.raises(InputError, match="images"):
+        Gradient()(network, noisy[0], target)
+    interpreter = Gradient(score="cross_entropy")
+    with frozen(network):
+        smooth = torch.stack([interpreter.maps(network, x, target) for x in noisy]).mean(0)
+    expected = torch.stack([closed_form(network, x, target, "cross_entropy") for x in noisy]).mean(0)
+    torch.testing.assert_close(smooth, expected, rtol=0, atol=1e-12)
+    assert not smooth.requires_grad
+    with frozen(network), pytest.raises(InputError, match="targets"):
+        interpreter.maps(network, noisy[0], target + 4)
+    for score in SCORES:  # on images both doors lead to the same maps
+        with frozen(network):
+            assert torch.equal(
+                Gradient(score=score).maps(network, images, target), Gradient(score=score)(network, images, target)
+            )
 
 
 def test_certainty_is_minus_k_times_the_entropy_against_uniform_and_ignores_the_target(linear, images):

@@ -18,7 +18,7 @@ def hill(finished_from: float | None = None):
     return evaluate
 
 
-def up(point: torch.Tensor, slope: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+def up(point: torch.Tensor, slope: torch.Tensor, values: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
     return point + slope.sign()
 
 
@@ -84,9 +84,9 @@ def test_leaving_and_best_together_keep_the_iterate_that_finished():
     def evaluate(x, rows):  # the height falls while the goal comes nearer
         return Step(-x[:, 0], x[:, 0] >= 2)
 
-    result = ascend(evaluate, START, lambda p, s, r: p + 1, 5, keep="best", leave=True)
+    result = ascend(evaluate, START, lambda p, s, v, r: p + 1, 5, keep="best", leave=True)
     assert result.x[:, 0].tolist() == [2, 2, 2, 2]
-    stayed = ascend(lambda x, r: Step(-x[:, 0]), START, lambda p, s, r: p + 1, 5, keep="best", leave=True)
+    stayed = ascend(lambda x, r: Step(-x[:, 0]), START, lambda p, s, v, r: p + 1, 5, keep="best", leave=True)
     assert stayed.x[:, 0].tolist() == [0, 0, 0, 0]
 
 
@@ -97,8 +97,35 @@ def test_rows_name_the_places_in_the_batch_that_was_given():
         seen.append(rows.tolist())
         return Step(x[:, 0], x[:, 0] >= rows)
 
-    ascend(evaluate, START, lambda p, s, r: p + 1, 4, leave=True)
+    ascend(evaluate, START, lambda p, s, v, r: p + 1, 4, leave=True)
     assert seen == [[0, 1, 2, 3], [1, 2, 3], [2, 3], [3]]
+
+
+def test_a_move_is_told_slope_values_and_rows_of_the_points_it_moves():
+    told = []
+
+    def move(point, slope, values, rows):
+        told.append(rows.tolist())
+        assert torch.equal(values, -(point - TARGETS[rows]).abs().sum(1))
+        assert torch.equal(slope, (TARGETS[rows] - point).sign())
+        assert values.dtype == torch.float64
+        return point + 1
+
+    ascend(hill(finished_from=-1.0), START, move, 4, leave=True)
+    assert told == [[1, 2], [2], [2], [2]]  # whoever has finished is not moved
+
+
+@pytest.mark.parametrize("keep", ["last", "best"])
+def test_what_is_recorded_while_others_climb_on_is_not_touched_again(keep):
+    """Values and success of a row are those of the point that is returned, whenever it left."""
+    result = ascend(hill(finished_from=-1.0), START, up, 6, keep=keep, leave=True, judge=True)
+    assert torch.equal(result.values, -(result.x - TARGETS).abs().sum(1))
+    assert result.x[:, 0].tolist() == [0, 1, 4, 0]
+    unseen = ascend(hill(finished_from=-1.0), START, up, 3, keep="last", leave=True)
+    assert unseen.x[:, 0].tolist() == [0, 1, 3, 0]
+    if keep == "last":  # the last iterate of row 2 was never evaluated
+        assert unseen.values.tolist() == [-1, -1, -torch.inf, -0.25]
+        assert unseen.finished.tolist() == [True, True, False, True]
 
 
 def test_the_start_is_neither_changed_nor_shared():
@@ -118,7 +145,7 @@ def test_no_step_and_no_row():
 
 
 def test_the_result_carries_no_graph_and_moves_record_none():
-    def move(point, slope, rows):
+    def move(point, slope, values, rows):
         assert not torch.is_grad_enabled()
         assert not point.requires_grad
         return point + slope

@@ -6,9 +6,10 @@ import torch
 from torch import nn
 
 from pellucid.attacks import FGSM, PGD
-from pellucid.errors import InputError
+from pellucid.errors import InputError, SpecError
 from pellucid.maths import counted
 from pellucid.metrics import accuracy, accuracy_curve, predict, transfer_matrix, transfer_predictions, wilson
+from pellucid.metrics.robustness import adversarial_grid
 from pellucid.rng import Stream
 
 
@@ -22,6 +23,13 @@ class Remembering:
 
     def __call__(self, model, x, y, **_):
         return x
+
+
+class Doubling(Remembering):
+    """Changes images, whatever eps might be."""
+
+    def __call__(self, model, x, y, **_):
+        return (2 * x).clamp(0, 1)
 
 
 def test_predict_is_the_argmax_in_eval_mode_and_leaves_the_network_alone(images):
@@ -85,7 +93,36 @@ def test_curve_skips_eps_zero_and_pays_only_for_those_still_standing(linear, ima
     assert (passes.forward, passes.backward) == (20, 0)
     with counted() as passes:
         accuracy_curve(network, images, labels, PGD(eps=0.0, steps=50, random_start=False), [0.1], batch_size=20)
-    assert (passes.forward, passes.backward) == (40, 20)
+    assert (passes.forward, passes.backward) == (40, 0)  # who is wrong before the attack is not attacked
+
+
+def test_the_grid_leaves_images_alone_that_are_wrong_before_the_attack(linear, images):
+    """A random start must not mend them; without the flag, and towards a target, everybody is attacked."""
+    network = linear(classes=3)
+    labels = predict(network, images)
+    labels[::2] = (labels[::2] + 1) % 3
+    attack, seen = PGD(eps=0.1, steps=2), Stream(4)
+    (left,) = adversarial_grid(network, images, labels, attack, [0.1], rng=seen, stop_when_fooled=True)
+    assert torch.equal(left[::2], images[::2])
+    assert (left[1::2] != images[1::2]).flatten(1).any(1).all()
+    alone = attack(network, images[1::2], labels[1::2], rng=seen.take(torch.arange(1, 20, 2)), stop_when_fooled=True)
+    assert torch.equal(left[1::2], alone)  # numbers belong to the place in the batch
+    (full,) = adversarial_grid(network, images, labels, attack, [0.1], rng=seen)
+    assert (full != images).flatten(1).any(1).all()
+    target = dataclasses.replace(attack, target="next")
+    (aimed,) = adversarial_grid(network, images, labels, target, [0.1], rng=seen, stop_when_fooled=True)
+    assert torch.equal(aimed, target(network, images, labels, rng=seen, stop_when_fooled=True))
+    assert (aimed[::2] != images[::2]).flatten(1).any(1).any()
+
+
+def test_a_grid_without_epsilons_is_the_attack_as_described(linear, images):
+    network, labels = linear(classes=3), torch.zeros(20, dtype=torch.long)
+    (found,) = adversarial_grid(network, images, labels, FGSM(eps=0.07), None)
+    assert torch.equal(found, FGSM(eps=0.07)(network, images, labels))
+    (same,) = adversarial_grid(network, images, labels, Doubling(), None)
+    assert torch.equal(same, Doubling()(network, images, labels))
+    with pytest.raises(SpecError, match="no eps to vary"):
+        next(adversarial_grid(network, images, labels, Doubling(), [0.1]))
 
 
 def test_curve_refuses_unordered_epsilons_and_attacks_without_eps(linear, images):
@@ -93,8 +130,10 @@ def test_curve_refuses_unordered_epsilons_and_attacks_without_eps(linear, images
     for epsilons in ([0.2, 0.1], [0.1, 0.1]):
         with pytest.raises(InputError, match="ascend"):
             accuracy_curve(network, images, labels, FGSM(eps=0.0), epsilons)
-    with pytest.raises(InputError, match="eps"):
-        accuracy_curve(network, images, labels, Remembering(), [0.1])
+    for measure in (accuracy_curve, lambda network, *rest: transfer_predictions([network], [network], *rest)):
+        with counted() as passes, pytest.raises(SpecError, match="attack Remembering has no eps to vary"):
+            measure(network, images, labels, Remembering(), [0.1])
+        assert passes.forward == 0
     with pytest.raises(InputError, match="batch_size"):
         accuracy_curve(network, images, labels, FGSM(eps=0.0), [0.1], batch_size=0)
 

@@ -39,11 +39,18 @@ def test_the_file_itself_may_be_named(folder, network):
     assert torch.equal(load_classifier(str(folder / WEIGHTS))(IMAGES), network.eval()(IMAGES))
 
 
+def test_another_file_in_the_folder_is_not_taken_for_the_checkpoint(folder, network):
+    other = folder / "other.safetensors"
+    save_file(network.state_dict(), other)
+    with pytest.raises(CheckpointError, match=r"other\.safetensors is not a checkpoint folder .*; name the folder"):
+        load_classifier(other)
+
+
 def test_missing_weights(tmp_path, folder):
     (folder / WEIGHTS).unlink()
     with pytest.raises(CheckpointError, match="no weights file"):
         load_classifier(folder)
-    with pytest.raises(CheckpointError, match="no weights file"):
+    with pytest.raises(CheckpointError, match=r"no checkpoint at .*nowhere"):
         load_classifier(tmp_path / "nowhere")
 
 

@@ -2,6 +2,7 @@ import errno
 import json
 import os
 import shutil
+import subprocess
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,6 +17,7 @@ from pellucid.spec import Count, digest, member, register
 from pellucid.store import Store
 from pellucid.tasks import Watch, plan, run
 from pellucid.tasks import graph as graph_module
+from pellucid.tasks import io as io_module
 from pellucid.tasks.graph import inputs, label, order, rehearse
 
 from .conftest import ATTACKED, DATA, EXPLAINED, FAST, NORMS, ROSS, SMALL, Journal, Killed
@@ -169,6 +171,34 @@ def test_a_changed_file_in_the_store_stops_whoever_needs_it(store):
     assert run(Note(number=7, needs=(TWO,)), store)
 
 
+def test_an_input_that_vanishes_is_an_error_and_not_a_wait(store, monkeypatch):
+    run(THREE, store)
+    monkeypatch.setattr(graph_module.time, "sleep", lambda _: pytest.fail("it waits for nobody"))
+
+    class Thief(Watch):
+        def planned(self, steps):
+            assert [step.done for step in steps] == [True, True, True, False]
+            shutil.rmtree(store.folder(TWO))
+
+    with pytest.raises(StoreError, match=r"note_for_tests was there and has gone from .*run again to make it again"):
+        run(FOUR, store, watch=Thief())
+    assert (run(FOUR, store).folder / "note.txt").read_text() == "4 2 3 1 2"  # what the sentence says
+
+
+def test_a_finished_store_may_be_read_only(store, monkeypatch):
+    run(THREE, store)
+
+    def fail(*_, **__):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(store_module, "write_atomic", fail)
+    monkeypatch.setattr(Path, "mkdir", fail)
+    monkeypatch.setattr(store_module, "FileLock", fail)
+    assert (run(THREE, store).folder / "note.txt").read_text() == "3 1 2"
+    with pytest.raises(StoreError, match="it is mounted read-only"):
+        run(FOUR, store)
+
+
 def test_missing_data_is_refused_before_anything_is_written(store, monkeypatch, tmp_path):
     from pellucid.data import MNIST
 
@@ -203,7 +233,7 @@ def test_a_task_that_another_run_holds_is_waited_for(store, monkeypatch):
     def finish_elsewhere(_):
         other.scratch(ONE).mkdir(parents=True)
         (other.scratch(ONE) / "note.txt").write_text("from elsewhere")
-        other.commit(ONE, {}, ["note.txt"])
+        other.commit(ONE, {"wall_seconds": 0, "passes": {}, "data": {}}, ["note.txt"])
         held.__exit__(None, None, None)
 
     monkeypatch.setattr(graph_module.time, "sleep", finish_elsewhere)
@@ -248,6 +278,54 @@ def test_the_commit_is_that_of_the_checkout(filled):
     if not (Path(tasks.__file__).parents[3] / ".git").exists():
         pytest.skip("not a checkout")
     assert len(commit.split(" with changes")[0]) == 40
+
+
+def test_inside_somebody_elses_checkout_there_is_no_commit(tmp_path, monkeypatch):
+    """Installed into a folder that a foreign repository ignores, as .venv is, or just does not know."""
+    for words in (
+        ["init", "-q"],
+        ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-q", "--allow-empty", "-m", "x"],
+    ):
+        subprocess.run(["git", *words], cwd=tmp_path, check=True)
+    (tmp_path / ".gitignore").write_text(".venv\n")
+    package = tmp_path / ".venv" / "pellucid"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("")
+    monkeypatch.setattr(io_module.pellucid, "__file__", str(package / "__init__.py"))
+    assert io_module.commit.__wrapped__() is None
+    subprocess.run(["git", "add", "-f", "."], cwd=tmp_path, check=True)
+    subprocess.run(
+        ["git", "-c", "user.name=a", "-c", "user.email=a@b", "commit", "-q", "-m", "x"], cwd=tmp_path, check=True
+    )
+    clean = io_module.commit.__wrapped__()
+    assert len(clean) == 40
+    (package / "__init__.py").write_text("changed")
+    assert io_module.commit.__wrapped__() == f"{clean} with changes"
+
+
+def test_who_worked_on_a_task_before_is_recorded(filled, store, monkeypatch):
+    shutil.copytree(filled.root, store.root)
+    shutil.rmtree(store.folder(ATTACKED))
+    with monkeypatch.context() as patch:
+        patch.setattr(io_module, "commit", lambda: "of another day")
+        for place in ((10, 25), (20, 25)):  # twice the same, recorded once
+            with pytest.raises(Killed):
+                run(ATTACKED, store, FAST, Journal(die_at=place))
+    meta = run(ATTACKED, store, FAST).meta
+    (earlier,) = meta["earlier"]
+    assert earlier["commit"] == "of another day" != meta["commit"]
+    assert earlier.keys() == {"versions", "threads", "device", "commit"}
+    assert "earlier" not in filled.open(ATTACKED).meta  # and nobody is nobody
+
+
+def test_a_task_signs_before_it_works_and_a_refused_one_leaves_nothing(store):
+    with pytest.raises(DataError, match="thirteen"):
+        run(Note(number=13, needs=(ONE,)), store)
+    assert list((store.root / "scratch").iterdir()) == []
+    with pytest.raises(TrainingError):
+        run(Note(number=15), store)
+    names = sorted(path.name for path in store.scratch(Note(number=15)).iterdir())
+    assert names == ["checkpoint", "workers.json"]
 
 
 def test_seed_and_wall_time_of_a_task_without_parts(store):

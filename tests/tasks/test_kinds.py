@@ -1,6 +1,7 @@
 import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
@@ -9,9 +10,10 @@ from safetensors.torch import load_file
 
 from pellucid.attacks import FGSM
 from pellucid.data import Digits
-from pellucid.errors import CheckpointError, DataError, SpecError
+from pellucid.errors import CheckpointError, DataError, SpecError, TrainingError
 from pellucid.metrics import gradient_norms, predict
 from pellucid.models import SmallCNN, load_classifier
+from pellucid.optimisers import Adam
 from pellucid.spec import digest, from_dict, to_dict
 from pellucid.tasks import Checkpoint, Evaluate, Explain, Train, run
 from pellucid.tasks.parquet import read_predictions
@@ -92,7 +94,7 @@ def test_a_checkpoint_is_known_by_its_content_not_by_its_place(folder, tmp_path)
     assert digest(moved) == digest(task)
     assert moved.path != task.path
     tensors = (folder / "model.safetensors").read_bytes()
-    (folder / "model.safetensors").write_bytes(tensors[:-4] + b"\0\0\0\0")
+    (folder / "model.safetensors").write_bytes(tensors[:-4] + torch.tensor(0.5).numpy().tobytes())
     assert digest(Checkpoint.of(folder)) != digest(task)
 
 
@@ -221,8 +223,52 @@ def test_evaluations_that_make_no_sense_are_refused(given, said):
         replace(ATTACKED, **given)
 
 
+@pytest.mark.parametrize(
+    ("given", "attack", "epsilons"),
+    [
+        ({}, FGSM(eps=0.1), (0.1,)),  # as described
+        ({"epsilons": (0.0, 0.2, 0.3)}, FGSM(eps=0.3), (0.0, 0.2, 0.3)),  # within a grid its own says nothing
+        ({"attack": None}, None, (0.0,)),
+    ],
+)
+def test_an_evaluation_is_said_in_one_way(given, attack, epsilons):
+    task = Evaluate(**{"network": ROSS, "data": DATA, "attack": FGSM(eps=0.1)} | given)
+    assert (task.attack, task.epsilons) == (attack, epsilons)
+    assert from_dict(to_dict(task)) == task
+    if attack is not None:
+        assert digest(task) == digest(replace(task, attack=FGSM(eps=0.2), epsilons=epsilons))
+
+
+def test_white_box_is_a_flag_which_is_on_without_judges():
+    alone = Evaluate(network=ROSS, data=DATA, attack=FGSM(eps=0.1))
+    assert (alone.stop_when_fooled, ATTACKED.stop_when_fooled) == (True, False)
+    assert Evaluate(network=ROSS, data=DATA).stop_when_fooled is False
+    for task, flag in ((alone, False), (ATTACKED, True)):
+        given = replace(task, stop_when_fooled=flag)
+        assert given.stop_when_fooled is flag
+        assert digest(given) != digest(task)
+    assert digest(replace(alone, stop_when_fooled=True)) == digest(alone)
+
+
+def test_the_flag_reaches_the_attack(filled, store):
+    shutil.copytree(filled.root, store.root)
+    found = [run(replace(ATTACKED, stop_when_fooled=flag), store, FAST) for flag in (True, False)]
+    sizes = [pq.read_table(result.folder / "sizes.parquet").to_pydict() for result in found]
+    spared = [sum(size == 0 for size in table["linf"]) for table in sizes]
+    assert spared[0] > spared[1] == 25  # those at eps 0
+
+
+def test_a_training_that_stops_leaves_its_last_good_network(store):
+    with pytest.raises(TrainingError, match="it is the checkpoint ") as caught:
+        run(replace(ROSS, optimiser=Adam(lr=3e38, beta1=0)), store, FAST)
+    folder = Path(str(caught.value).rsplit("checkpoint ", 1)[1])
+    assert folder.name == "last_good"
+    kept = load_classifier(folder)
+    assert all(bool(torch.isfinite(value).all()) for value in kept.state_dict().values())
+
+
 def test_an_unknown_part_is_refused_and_nothing_is_written(store, folder):
-    with pytest.raises(DataError, match="train, validation and test, not 'tset'"):
+    with pytest.raises(SpecError, match="part: should be 'train', 'validation' or 'test'"):
         run(Evaluate(network=Checkpoint.of(folder), data=DATA, part="tset"), store, FAST)
     assert not store.root.exists()
 

@@ -175,7 +175,7 @@ def adversarial_grid(
     else:
         grid = _variants(attack, epsilons)
     rows = torch.arange(len(x), device=x.device)
-    if stop_when_fooled and attack is not None and getattr(attack, "target", None) is None:
+    if stop_when_fooled and any(variant is not None for variant in grid) and getattr(attack, "target", None) is None:
         rows = rows[predict(model, x) == y]
     for variant in grid:
         if variant is None or not len(rows):
