@@ -23,6 +23,7 @@ Objective = Callable[[Tensor, Tensor], Tensor]
 TargetRule = Literal["next", "random", "runner_up", "least_likely"]
 Norm = Literal["linf", "l2"]
 Mode = Literal["eval", "train"]
+Part = Literal["train", "validation", "test"]
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,8 @@ OWN_FOLDERS = ("scratch", "locks", "data")
 def explained(what: Path) -> Iterator[None]:
     """Turn a full disk, a read-only mount and the like into a StoreError that says so in a sentence."""
     reasons = {
+        errno.ENAMETOOLONG: "a name is too long",
+        errno.EISDIR: "a folder is in the way",
         errno.ENOSPC: "the disk is full",
         errno.EDQUOT: "the disk quota is used up",
         errno.EROFS: "it is mounted read-only",
@@ -99,7 +101,7 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], notes: dict[str, str] | None = None) -> None:
     """Write tensors (safetensors) in a file that is either complete or not there."""
-    write_atomic(path, save_tensors({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, notes))
+    write_atomic(path, save_tensors({k: v.detach().cpu().clone().contiguous() for k, v in tensors.items()}, notes))
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -195,6 +197,8 @@ class Store:
         try:
             meta = json.loads((folder / META).read_text())
             files = dict(meta["files"])
+            if meta["digest"] != digest(task):
+                raise KeyError("another task's result")
         except FileNotFoundError:
             raise StoreError(f"{name_of(task)} {digest(task)[:12]} is not in the store {self.root}") from None
         except (ValueError, KeyError, TypeError):  # no text, no JSON, or not what `commit` wrote
@@ -242,7 +246,7 @@ class Store:
         """Record which images a description stood for; raise DataError if they are not those of earlier results."""
         path = self.root / "data" / f"{digest(spec)}-{part}.json"
         if path.is_file():
-            known = read_json(path)["sha256"]
+            known = read_json(path).get("sha256", "")
             if known != sha256:
                 raise DataError(
                     f"the {part} images of {name_of(spec)} are not those that results in {self.root} were made from "

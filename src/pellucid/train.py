@@ -85,7 +85,7 @@ def fit(
     on CPU at the same thread count. Every `log_every` steps: the loss terms, and accuracy, cross-entropy and mean
     squared input-gradient norm on the first 512 validation images.
     Raises TrainingError, with the step and the term named, when a loss term or the gradient is not finite; the
-    network, given and in `checkpoint`, is then the last good one.
+    network, and `checkpoint` where one was given, is then the last good one.
     """
     device = network.mean.device
     train, watched = train.to(device), (validation.images(slice(512)).to(device), validation.labels[:512].to(device))
@@ -94,20 +94,26 @@ def fit(
     moves = optimiser.build(weights)
     run = _restore(network, moves, checkpoint) or Run()
     began, saved = time.monotonic() - run.seconds, time.monotonic()
+    statistics: list[tuple[Tensor, Tensor]] = []
 
     def save() -> None:
         run.seconds = time.monotonic() - began
         if checkpoint is not None:
             _save(checkpoint, network, moves, run)
 
+    def finite() -> bool:
+        return all(bool(torch.isfinite(value).all()) for value in network.state_dict().values())
+
     def stop_before_step() -> None:
         for buffer, was in statistics:  # a forward pass moves those of batch normalisation
             buffer.copy_(was)
-        if all(bool(torch.isfinite(value).all()) for value in network.state_dict().values()):
+        if finite():
             save()
         else:  # the step before made them so: go back to the last checkpoint
             _restore(network, moves, checkpoint)
 
+    if run.step == 0:
+        save()  # there is always a last good network
     for step in range(run.step, steps):
         rows = batch_rows(len(train), batch_size, step, seed, shuffle).to(device)
         ctx = Context(progress=step / steps, step=step, seed=seed, positions=rows)
@@ -129,12 +135,13 @@ def fit(
             run.history.append({"step": run.step, **{k: float(v.detach()) for k, v in terms.items()}, **figures})
         run.passes.forward += cost.forward
         run.passes.backward += cost.backward
-        if time.monotonic() - saved > checkpoint_seconds:
+        if time.monotonic() - saved > checkpoint_seconds and finite():  # a step may leave float32 at a finite gradient
             save()
             saved = time.monotonic()
         last = run.history[-1] if run.history else {}
         loss = sum(float(v.detach()) for v in terms.values())
         progress(run.step, steps, loss=loss, accuracy=last.get("validation_accuracy", math.nan))
+    _check_finite({f"weight {k}": v.sum() for k, v in network.state_dict().items()}, steps, stop_before_step)
     run.seconds = time.monotonic() - began
     network.eval()
     return run

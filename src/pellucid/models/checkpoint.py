@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
@@ -47,6 +48,11 @@ def load_weights(network: nn.Module, weights: dict[str, Tensor], origin: str) ->
         need = tuple(own[key].shape) if key in own else "not part of it"
         if have != need:
             raise CheckpointError(f"{origin} is of another network: {key} is {have} in the file, {need} in the network")
+    bad = next((key for key, value in weights.items() if not bool(torch.isfinite(value).all())), None)
+    if bad is not None:
+        raise CheckpointError(f"{origin} is not usable: {bad} is not finite, as after training that blew up")
+    if "std" in weights and bool((weights["std"] <= 0).any()):
+        raise CheckpointError(f"{origin} is not usable: std must be positive")
     network.load_state_dict(weights)
 
 
@@ -60,21 +66,34 @@ def load_classifier(path: str | Path) -> Classifier:
 
 def load_with_config(path: Path) -> tuple[Classifier, dict[str, Any]]:
     """Load a network and its config: description, image shape (C, H, W), classes."""
-    folder = path if path.is_dir() else path.parent
-    weights = read_weights(path if path.is_file() else folder / WEIGHTS)
-    if path.is_file() and path.name != WEIGHTS:
-        raise CheckpointError(
-            f"{path} is not called {WEIGHTS}; name the folder of a checkpoint, {WEIGHTS} and {CONFIG}"
-        )
+    folder = checkpoint_folder(path)
+    weights = read_weights(folder / WEIGHTS)
     try:
         config: dict[str, Any] = json.loads((folder / CONFIG).read_text())
-        channels, height, width = (int(side) for side in config["shape"])
-        classes = len(tuple(config["classes"]))
-        spec = from_dict(config["model"], "model")
+        shape, classes = config["shape"], config["classes"]
+        if not (len(shape) == 3 and all(type(side) is int and 0 < side < 100_000 for side in shape)):
+            raise ValueError(f"shape must be channels, height and width, not {shape}")
+        if not (isinstance(classes, list) and classes and all(isinstance(name, str) for name in classes)):
+            raise ValueError("classes must be a list of names")
+        network: Classifier = from_dict(config["model"], "model").build(shape[0], (shape[1], shape[2]), len(classes))
     except FileNotFoundError:
         raise CheckpointError(f"{folder} has no {CONFIG}, so the network cannot be built") from None
-    except (ValueError, KeyError, TypeError) as error:  # no JSON, no text, other fields, an unknown network
+    except (ValueError, KeyError, TypeError, OSError, RuntimeError) as error:  # also: too deep, too large
         raise CheckpointError(f"{folder / CONFIG} is corrupt ({error})") from None
-    network: Classifier = spec.build(channels, (height, width), classes)
     load_weights(network, weights, str(folder))
     return network.eval(), config
+
+
+def checkpoint_folder(path: Path) -> Path:
+    """Return the folder of a checkpoint, named itself or by its weights; raise CheckpointError for anything else."""
+    try:
+        if path.is_dir():
+            return path
+        if path.is_file():
+            read_weights(path)  # a pickle or a damaged file is called what it is
+            if path.name == WEIGHTS:
+                return path.parent
+            raise CheckpointError(f"{path} is not a checkpoint folder (with {WEIGHTS} and {CONFIG}); name the folder")
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read ({error.strerror})") from None
+    raise CheckpointError(f"there is no checkpoint at {path}; pellucid train prints the folder of the one it makes")

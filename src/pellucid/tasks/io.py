@@ -14,7 +14,7 @@ from torch import Tensor
 
 import pellucid
 from pellucid.data.split import Split
-from pellucid.errors import DataError
+from pellucid.errors import DataError, SpecError
 from pellucid.maths.passes import Passes, counted
 from pellucid.models import Classifier, load_classifier
 from pellucid.protocols import Data, Progress, silent
@@ -42,6 +42,15 @@ class Options:
     device: str = "auto"
     threads: int | None = None
     checkpoint_seconds: float = 60.0
+
+    def __post_init__(self) -> None:
+        """Refuse thread counts that torch cannot take, and devices that are not there."""
+        if self.threads is not None and not 1 <= self.threads <= 4096:
+            raise SpecError(f"threads must be 1 to 4096, not {self.threads}")
+        try:
+            torch.empty(0, device=self.resolved_device())
+        except (RuntimeError, AssertionError):
+            raise SpecError(f"there is no device {self.device!r} here; cpu always works") from None
 
     def resolved_device(self) -> torch.device:
         """Return the device asked for; "auto" is CUDA where there is one."""

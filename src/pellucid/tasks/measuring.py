@@ -16,13 +16,13 @@ from pellucid.evaluate import make_and_judge
 from pellucid.explain import explain_pairs
 from pellucid.metrics import gradient_norms
 from pellucid.models import Classifier
-from pellucid.protocols import AttackField, DataField, InterpreterField
+from pellucid.protocols import AttackField, DataField, InterpreterField, Part
 from pellucid.rng import Stream, derive
 from pellucid.spec import Count, Flag, Reals, Whole, name_of, register
 from pellucid.store import write_tensors
 from pellucid.tasks.io import Io
 from pellucid.tasks.parquet import write_columns, write_predictions, write_sizes
-from pellucid.tasks.training import TaskField, network_name, stand_in
+from pellucid.tasks.training import NetworkField, network_name, stand_in
 
 
 @register("task", "evaluate")
@@ -38,10 +38,10 @@ class Evaluate:
     counts) is on without judges and off with them, when the attack runs all its steps, unless it is given.
     """
 
-    network: TaskField
-    judges: tuple[TaskField, ...] = ()
+    network: NetworkField
+    judges: tuple[NetworkField, ...] = ()
     data: DataField
-    part: str = "test"
+    part: Part = "test"
     attack: AttackField | None = None
     epsilons: Reals | None = None
     stop_when_fooled: Flag | None = None
@@ -112,9 +112,9 @@ class Explain:
     The result is maps.safetensors (see `pellucid.explain.explain_pairs`) with the labels.
     """
 
-    network: TaskField
+    network: NetworkField
     data: DataField
-    part: str = "test"
+    part: Part = "test"
     attack: AttackField | None = None
     interpreters: tuple[InterpreterField, ...]
     images: Count = 100
@@ -159,9 +159,9 @@ class InputGradients:
     The result is norms.parquet: index, true, next. Source: Ross & Doshi-Velez 2018, Figure 4.
     """
 
-    network: TaskField
+    network: NetworkField
     data: DataField
-    part: str = "test"
+    part: Part = "test"
     images: Count = 1000
     chunk: Count = 500
 

@@ -6,11 +6,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
+from pydantic import AfterValidator
+
 from pellucid.data.split import Split
 from pellucid.defences import Standard
 from pellucid.errors import CheckpointError, SpecError, TrainingError
 from pellucid.models import Classifier
-from pellucid.models.checkpoint import CONFIG, WEIGHTS, load_weights, load_with_config, save_classifier
+from pellucid.models.checkpoint import (
+    CONFIG,
+    WEIGHTS,
+    checkpoint_folder,
+    load_weights,
+    load_with_config,
+    save_classifier,
+)
 from pellucid.optimisers import Adam, Optimiser
 from pellucid.protocols import DataField, DefenceField, ModelField
 from pellucid.rng import derive, global_seed
@@ -20,6 +29,15 @@ from pellucid.tasks.io import Io
 from pellucid.train import Run, fit
 
 TaskField = Annotated[Any, member("task")]
+
+
+def _makes_a_network(task: Any) -> Any:
+    if not isinstance(task, (Train, Checkpoint)):
+        raise ValueError(f"a task that makes a network is needed (train, checkpoint), not {name_of(task)}")
+    return task
+
+
+NetworkField = Annotated[Any, AfterValidator(_makes_a_network), member("task")]
 
 
 def network_name(task: Any) -> str:
@@ -47,7 +65,7 @@ class Train:
     batch_size: Count = 256
     shuffle: Flag = True
     log_every: Count = 100
-    init: TaskField | None = None
+    init: NetworkField | None = None
     seed: Whole = 0
 
     def check(self) -> None:
@@ -141,12 +159,8 @@ class Checkpoint:
     @classmethod
     def of(cls, path: str | Path) -> "Checkpoint":
         """Describe the network in a folder; raise CheckpointError if it cannot be read."""
-        if not Path(path).exists():
-            raise CheckpointError(
-                f"there is no checkpoint at {path}; pellucid train prints the folder of the one it makes"
-            )
-        folder = Path(path) if Path(path).is_dir() else Path(path).parent
-        load_with_config(Path(path))
+        folder = checkpoint_folder(Path(path))
+        load_with_config(folder)
         return cls(sha256=file_digest(folder / WEIGHTS) + file_digest(folder / CONFIG), path=str(folder))
 
     def title(self) -> str:
