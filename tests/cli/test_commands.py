@@ -124,7 +124,7 @@ def test_evaluate_for_people_is_a_table_with_a_row_per_network(say, trained, pla
 
 def test_the_attacks_own_eps_is_enough(say, trained):
     told = say("evaluate", trained, *SMALL, "--attack", "fgsm", "eps=0.3", "--json", "--quiet").json()
-    assert [row["epsilon"] for row in told["accuracy"]] == [0, 0.3]
+    assert [row["epsilon"] for row in told["accuracy"]] == [0.3]  # the attack as described, once
 
 
 def test_clean_accuracy(say, trained):

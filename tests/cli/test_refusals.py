@@ -82,14 +82,14 @@ def test_refused(refused, words, said):
     ("words", "said"),
     [
         (("evaluate", "--attack", "pdg", "--epsilons", "0,0.1"), "no attack called 'pdg'; known: "),
-        (("evaluate", "--attack", "fgsm"), "say how large the perturbation may be"),
+        (("evaluate", "--attack", "fgsm"), "attack fgsm needs eps"),
         (("evaluate", "--epsilons", "0,0.1"), "belong to an attack: add --attack"),
         (("evaluate", "eps=0.1"), "belong to an attack: add --attack"),
         (("evaluate", "--attack", "fgsm", "--epsilons", "0,much"), "'much' is not a number"),
         (("evaluate", "--attack", "fgsm", "--epsilons", "0.2,0.1"), "ascending"),
         (("evaluate", "--attack", "fgsm", "--epsilons", "0,1/0"), "'1/0' is not a number"),
         (("evaluate", "--attack", "fgsm", "eps=0.1", "steps=3"), "attack fgsm has no field 'steps'"),
-        (("evaluate", "--part", "tset"), "train, validation and test, not 'tset'"),
+        (("evaluate", "--part", "tset"), "part: should be 'train', 'validation' or 'test' (got 'tset')"),
         (("evaluate", "--images", "0"), "task evaluate.images"),
         (("evaluate", "data.noise=1"), "data digits has no field 'noise'"),
         (("attack", "--attack", "fgsm"), "needs eps"),
@@ -215,6 +215,14 @@ def test_a_store_on_a_read_only_mount(refused, mounted):
     subprocess.run(["mount", "-o", "remount,ro", str(mounted)], check=True)
     assert "it is mounted read-only" in refused(*TRAIN, "--store", mounted / "store")
     assert list(mounted.iterdir()) == []
+
+
+def test_a_finished_store_on_a_read_only_mount_is_read(say, refused, mounted):
+    words = (*TRAIN, "--store", mounted / "store", "--json", "--quiet")
+    first = say(*words).json()
+    subprocess.run(["mount", "-o", "remount,ro", str(mounted)], check=True)
+    assert say(*words).json() == first
+    assert "it is mounted read-only" in refused(*words[:-2], "--seed", "1")
 
 
 def test_a_disk_that_fills_up_and_then_has_room(say, mounted, trained):

@@ -94,8 +94,10 @@ def made_up_tables(tables: Any, generator: torch.Generator) -> dict[str, Any]:
         "epsilons": EPSILONS,
         "images": 400,
         "selected": labels[2],
+        "selected_by": "Best mean of those that were eligible.",
         "selection": {label: [0.9, 0.8, 0.7, 0.6] for label in ("normal", *labels[2:])},
         "transfer": {maker: dict(zip(labels, cells)) for maker in labels},
+        "unstable": {label: 3 * (label == labels[1]) for label in labels},
         "history": dict.fromkeys(labels, history),
         "stability": [
             {

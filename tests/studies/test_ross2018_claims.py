@@ -102,7 +102,8 @@ NORMAL = (0.99, 0.7, 0.3, 0.1, 0.05, 0.04, 0.03, 0.03)
         ("adv. trained", (0.99, 0.95, 0.5, 0.5, 0.4, 0.2, 0.1, 0.05), "cannot be decided"),
         # ahead at a single low eps is enough
         ("adv. trained", (0.99, 0.5, 0.5, 0.99, 0.4, 0.2, 0.1, 0.05), "holds"),
-        ("normal", (0.99, 0.7, 0.3, 0.1, 0.05, 0.9, 0.9, 0.9), "does not hold"),
+        # for the normal network its own examples are white-box, not transferred: its accuracy decides nothing
+        ("normal", (0.99, 0.7, 0.3, 0.1, 0.05, 0.9, 0.9, 0.9), "holds"),
     ],
 )
 def test_resistance_to_transfer(judge, shares, expected):

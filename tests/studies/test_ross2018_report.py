@@ -84,7 +84,7 @@ def test_the_page_says_that_printed_numbers_are_of_other_data(report, small):
     assert "neither confirms nor refutes" in report.verdict[0]
     assert "not MNIST but digits" in report.sections[0].text
     shown = (blocks(report, CurveFigure)[0], blocks(report, HeatmapFigure)[0], blocks(report, Table)[0])
-    assert all("MNIST, not these data" in block.notes[-1] for block in shown)
+    assert all("MNIST, not these data" in " ".join(block.notes) for block in shown)
     assert "far from converged" in small.verdict[0]
     assert "not MNIST" not in render(small)
 
@@ -123,6 +123,20 @@ def test_every_number_leads_to_settings_that_the_page_has(report, html):
 def test_settings_have_titles_of_their_own(small):
     titles = [entry.title for entry in small.settings]
     assert len({title.rpartition(" (")[0] for title in titles}) == len(titles)
+
+
+def test_the_page_says_how_many_predictions_depended_on_the_batch(smoke, html):
+    said = "predictions depended on the batch they were made in"
+    assert f"3 {said}" in text_of(html)
+    steady = MadeUpIo(smoke.folder.parent / "steady", "smoke")
+    path = next(steady.folder.rglob("tables.json"))
+    numbers = json.loads(path.read_text())
+    path.write_text(json.dumps(numbers | {"unstable": dict.fromkeys(numbers["unstable"], 0)}))
+    assert said not in text_of(render(build_report(steady, steady.tables, CHOICES)))
+
+
+def test_the_page_says_how_the_network_was_selected(html):
+    assert "Best mean of those that were eligible." in text_of(html)
 
 
 def test_the_page_needs_nothing_but_itself(html):
