@@ -318,6 +318,12 @@ def test_labels_outside_the_classes_are_refused(tmp_path):
     refused(tmp_path, "label -1, outside its 2 classes")
 
 
+@pytest.mark.parametrize("label", [100_000, 2**31, 10**12])
+def test_numbers_that_are_no_class_labels_are_refused(tmp_path, label):
+    write(tmp_path / "test.parquet", [picture(0), picture(1)], [0, label])
+    refused(tmp_path, f"has the label {label:,}; class labels are numbers below 100,000")
+
+
 def test_missing_labels_and_bytes_are_refused(tmp_path):
     write(tmp_path / "test.parquet", [picture(0)] * 2, [0, None])
     refused(tmp_path, "images without a value in the column label")

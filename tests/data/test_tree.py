@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from pellucid.data import Folder
-from pellucid.errors import DataError
+from pellucid.errors import DataError, SpecError
 
 from .writing import picture, pixels_of
 
@@ -90,3 +90,21 @@ def test_a_tree_without_images_is_refused(tmp_path):
     (tmp_path / "a").mkdir()
     with pytest.raises(DataError, match="one folder per class"):
         Folder(path=str(tmp_path)).load("train")
+
+
+def test_without_labels_every_image_of_a_tree_has_label_0(tmp_path):
+    tree(tmp_path, ["cat", "dog"], 10)
+    split = Folder(path=str(tmp_path), labelled=False).load("train")
+    assert (split.classes, split.labels.tolist()) == (("unlabelled",), [0] * 14)
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_a_part_without_images_is_refused(tmp_path, n):
+    tree(tmp_path, ["a"], n)
+    with pytest.raises(DataError, match=f"the test part of .* would be empty: {n} images are too few"):
+        Folder(path=str(tmp_path)).load("test")
+
+
+def test_an_absurd_size_is_refused(tmp_path):
+    with pytest.raises(SpecError, match=r"size: .*less than or equal to 10000"):
+        Folder(path=str(tmp_path), size="99999999,99999999")

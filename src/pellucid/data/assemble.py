@@ -17,6 +17,7 @@ from pellucid.data.whole import limited, sha256_of
 from pellucid.errors import DataError
 
 LIMIT = 2 << 30  # bytes of pixels beyond which images stay encoded
+MOST = 100_000  # classes without names: larger numbers are no class labels
 
 
 @functools.lru_cache(maxsize=12)
@@ -50,7 +51,7 @@ def assemble(source: Source, location: Location, part: str, limit: int | None) -
 def _table(source: Source, location: Location, role: Role) -> Table:
     where = f"the {role} split of {source.name}"
     if location.layout == "images":
-        table = read_images(location.files(role), _folder_names(location))
+        table = read_images(location.files(role), _folder_names(location) if source.labelled else ())
     else:
         table = read_parquet(location.files(role), source, where)
     if not len(table.labels):
@@ -72,6 +73,8 @@ def class_names(source: Source, location: Location) -> tuple[str, ...]:
     if tables[0].classes or source.classes:
         return tables[0].classes or source.classes
     highest = max(int(_table(source, location, role).labels.max()) for role in location.roles)
+    if highest >= MOST:
+        raise DataError(f"{source.name} has the label {highest:,}; class labels are numbers below {MOST:,}")
     return tuple(str(number) for number in range(highest + 1))
 
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+from annotated_types import Le
 from pydantic import BeforeValidator
 
 from pellucid.data.assemble import assemble
@@ -14,7 +15,8 @@ from pellucid.data.split import Split, check_part
 from pellucid.errors import DataError
 from pellucid.spec import Count, Flag, read_sequence, register
 
-Size = Annotated[tuple[Count, Count], BeforeValidator(read_sequence)]
+Side = Annotated[Count, Le(10_000)]  # pixels
+Size = Annotated[tuple[Side, Side], BeforeValidator(read_sequence)]
 
 
 @register("data", "folder")

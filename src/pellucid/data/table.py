@@ -122,11 +122,14 @@ def superclass(labels: Tensor, source: Source) -> Tensor:
 
 
 def read_images(files: Sequence[Path], names: tuple[str, ...]) -> Table:
-    """Read a split of a tree with one folder per class; `names` are the class folders of all splits."""
+    """Read a split of a tree with one folder per class; `names` are the class folders of all splits.
+
+    Without names the images have no labels: all get label 0.
+    """
     try:
         images = pa.array([path.read_bytes() for path in files], pa.large_binary())
     except OSError as error:
         raise DataError(f"{error.filename} cannot be read ({type(error).__name__})") from None
     numbers = {name: number for number, name in enumerate(names)}
-    labels = torch.tensor([numbers[path.parent.name] for path in files], dtype=torch.int64)
+    labels = torch.tensor([numbers[path.parent.name] if names else 0 for path in files], dtype=torch.int64)
     return Table(images, labels, names, None, tuple(str(path) for path in files))

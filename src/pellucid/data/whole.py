@@ -10,11 +10,13 @@ from pellucid.rng import permutation
 
 
 def limited(rows: Tensor, labels: Tensor, limit: int | None, words: str, what: str) -> tuple[Tensor, str]:
-    """Keep the first `limit` rows, and say so in the words; raise DataError if there are fewer.
+    """Keep the first `limit` rows, and say so in the words; raise DataError if there are fewer, or none at all.
 
     Where the images are sorted by class, the first ones would show the first classes only: then they are
     taken from a seeded order.
     """
+    if not len(rows):
+        raise DataError(f"{what} would be empty: {len(labels):,} images are too few to cut it from")
     if limit is None:
         return rows, words
     if limit > len(rows):
