@@ -155,3 +155,32 @@ def test_a_classifier_is_returned_as_it_is():
     with global_seed(0):
         network = SmallCNN(filters=(2, 2, 2)).build(1, (8, 8), 3)
     assert adapt(network) is network
+
+
+def test_what_cannot_be_adapted_is_refused(foreign):
+    with pytest.raises(InputError, match="needs a torch module"):
+        adapt(lambda x: x)
+    with pytest.raises(InputError, match="lazy layers without weights"):
+        adapt(nn.Sequential(nn.Flatten(), nn.LazyLinear(3)))
+    with pytest.raises(InputError, match="mean must be one finite number"):
+        adapt(foreign, mean=(0.1, float("nan"), 0.1))
+
+
+@pytest.mark.parametrize("given", [{"mean": 0.5}, {"std": (1.0, 1.0, 1.0)}, {"feature_layer": "x"}, {"head": "head"}])
+def test_a_classifier_takes_no_options(given):
+    with pytest.raises(InputError, match="no options"):
+        adapt(SmallCNN(filters=(2, 2, 2)).build(1, (8, 8), 3), **given)
+
+
+def test_one_row_of_logits_per_image(images):
+    class Longer(Foreign):
+        def forward(self, x):
+            return super().forward(torch.cat([x, x[:1]]))
+
+    with pytest.raises(InputError, match=r"\(N, K\), N = 5; it returned \(6, 4\)"):
+        adapt(Longer().double())(images)
+
+
+def test_grey_images_for_a_mean_of_three_channels_are_refused(foreign, images):
+    with pytest.raises(InputError, match=r"takes images \(N, 3, H, W\)"):
+        adapt(foreign, mean=(0.4, 0.5, 0.6))(images[:, :1])

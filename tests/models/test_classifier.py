@@ -62,3 +62,40 @@ def test_what_a_subclass_must_define():
         Nothing()(IMAGES)
     with pytest.raises(NotImplementedError, match="no head"):
         Nothing().classify(IMAGES)
+
+
+@pytest.mark.parametrize("name", ["mean", "std"])
+@pytest.mark.parametrize("value", [(), float("nan"), float("inf"), (0.5, float("nan"))])
+def test_normalisation_must_be_finite_numbers(name, value):
+    with pytest.raises(InputError, match=f"{name} must be one finite number"):
+        Pooled(**{name: value})
+
+
+def test_mean_and_std_of_different_channels_are_refused():
+    with pytest.raises(InputError, match="one per channel"):
+        Pooled(mean=(0.1, 0.2, 0.3), std=(0.5, 0.5))
+
+
+def test_images_of_another_number_of_channels_are_refused():
+    grey = IMAGES[:, :1]  # broadcasting would make colours of them
+    for network in (Pooled(mean=(0.1, 0.5)), Pooled(std=(0.1, 0.5)), Pooled(channels=2)):
+        with pytest.raises(InputError, match=r"takes images \(N, 2, H, W\); got shape \(3, 1, 2, 2\)"):
+            network(grey)
+        assert network(IMAGES).shape == (3, 3)
+    with pytest.raises(InputError, match=r"\(N, C, H, W\); got shape \(2, 2, 2\)"):
+        Pooled().feature_map(IMAGES[0])
+
+
+def test_images_of_another_dtype_than_the_weights_are_refused():
+    with pytest.raises(
+        InputError, match=r"images are torch.float64 when normalised, the network's weights torch.float32"
+    ):
+        Pooled()(IMAGES.double())
+    with pytest.raises(InputError, match=r"weights torch.bfloat16"):
+        Pooled().bfloat16()(IMAGES)
+    assert Pooled().bfloat16()(IMAGES.bfloat16()).dtype == torch.bfloat16
+    assert Pooled()(IMAGES.half()).dtype == torch.float32
+    with torch.autocast("cpu", torch.bfloat16):
+        assert Pooled()(IMAGES).dtype == torch.bfloat16
+        with pytest.raises(InputError, match="float64"):
+            Pooled()(IMAGES.double())

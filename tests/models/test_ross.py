@@ -2,7 +2,8 @@ import pytest
 import torch
 from torch import nn
 
-from pellucid.models import RossCNN
+from pellucid.errors import InputError, SpecError
+from pellucid.models import RossCNN, SmallCNN
 from pellucid.rng import global_seed
 
 
@@ -74,3 +75,20 @@ def test_other_sizes(size):
     with global_seed(0):
         network = RossCNN(filters=(2, 3), hidden=4).build(3, size, 5).eval()
     assert network(torch.zeros(2, 3, *size)).shape == (2, 5)
+
+
+def test_images_that_pooling_would_leave_nothing_of_are_refused():
+    with pytest.raises(SpecError, match="model ross_cnn needs images of at least 4x4 pixels, not 3x8"):
+        RossCNN().build(1, (3, 8), 10)
+
+
+@pytest.mark.parametrize("spec", [RossCNN(hidden=10**15), RossCNN(hidden=10**30), SmallCNN(filters=(16, 10**15, 100))])
+def test_absurd_widths_are_refused(spec):
+    with pytest.raises(SpecError, match="cannot be built with these sizes"):
+        spec.build(1, (8, 8), 10)
+
+
+@pytest.mark.parametrize("spec", [RossCNN(filters=(2, 2), hidden=4), SmallCNN(filters=(2, 2, 2))])
+def test_images_of_other_channels_are_refused(spec):
+    with pytest.raises(InputError, match=r"takes images \(N, 1, H, W\); got shape \(2, 3, 8, 8\)"):
+        spec.build(1, (8, 8), 10)(torch.zeros(2, 3, 8, 8))

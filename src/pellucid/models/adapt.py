@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from pellucid.errors import InputError
 from pellucid.maths.passes import note_forward
@@ -30,9 +31,9 @@ class Adapted(Classifier):
         """Return the module's logits."""
         note_forward(len(x))
         logits = self.module(self.normalise(x))
-        if not isinstance(logits, Tensor) or logits.ndim != 2:
+        if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(x):
             shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-            raise InputError(f"the adapted network must return logits (N, K); it returned {shape}")
+            raise InputError(f"the adapted network must return logits (N, K), N = {len(x)}; it returned {shape}")
         return logits
 
     def features(self, x: Tensor) -> Tensor:
@@ -83,9 +84,11 @@ def adapt(
 
     mean, std: the normalisation the module was trained with, per channel; the Classifier applies it.
     feature_layer, head: names of submodules (as `named_modules` lists them) for maps such as CAM: the last
-    map before global average pooling and the linear layer after it. A Classifier is returned as it is.
+    map before global average pooling and the linear layer after it. A Classifier is returned as it is, and
+    takes no options.
 
-    Raises InputError for names that the module does not have, with those it has.
+    Raises InputError for names that the module does not have, with those it has, for what is no module or
+    still lacks weights, and for a mean or std that cannot be used.
 
     >>> from torch import nn
     >>> net = adapt(nn.Sequential(nn.Flatten(), nn.Linear(4, 3)), mean=0.5, std=0.5)
@@ -93,7 +96,14 @@ def adapt(
     torch.Size([2, 3])
     """
     if isinstance(module, Classifier):
+        numbers: list[object] = [torch.as_tensor(value).tolist() for value in (mean, std)]
+        if numbers != [0.0, 1.0] or feature_layer is not None or head is not None:
+            raise InputError("a Classifier owns its normalisation and its head: adapt takes no options for it")
         return module
+    if not isinstance(module, nn.Module):
+        raise InputError(f"adapt needs a torch module (a network), not {module!r:.80}")
+    if any(is_lazy(p) for p in (*module.parameters(), *module.buffers())):
+        raise InputError("the module has lazy layers without weights yet: run a batch of images through it first")
     known = dict(module.named_modules())
     for given in (feature_layer, head):
         if given is not None and given not in known:

@@ -8,7 +8,7 @@ from pydantic import BeforeValidator
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pellucid.models.classifier import Classifier
+from pellucid.models.classifier import Classifier, building
 from pellucid.spec import Count, read_sequence, register
 
 
@@ -27,7 +27,7 @@ class SmallNetwork(Classifier):
     kernels, strides = (4, 4, 7), (2, 2, 1)
 
     def __init__(self, channels: int, classes: int, filters: tuple[int, int, int]) -> None:
-        super().__init__()
+        super().__init__(channels=channels)
         widths = (channels, *filters)
         convolutions = [
             nn.Conv2d(widths[i], widths[i + 1], k, stride=s) for i, (k, s) in enumerate(zip(self.kernels, self.strides))
@@ -64,4 +64,5 @@ class SmallCNN:
 
     def build(self, channels: int, size: tuple[int, int], classes: int) -> Classifier:
         """Return a freshly initialised network."""
-        return SmallNetwork(channels, classes, self.filters)
+        with building(self):
+            return SmallNetwork(channels, classes, self.filters)

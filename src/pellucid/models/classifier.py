@@ -1,12 +1,25 @@
 """The base of every network: images in [0, 1] to logits, its own normalisation, and what an explanation may use."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from pellucid.errors import InputError
+from pellucid.errors import InputError, SpecError
 from pellucid.maths.passes import note_forward
+from pellucid.spec import title
+
+
+@contextlib.contextmanager
+def building(spec: Any) -> Iterator[None]:
+    """Turn the failure to make layers of the sizes that a description asks for into a SpecError."""
+    try:
+        yield
+    except (RuntimeError, TypeError, MemoryError) as error:
+        why = str(error).partition("\n")[0]
+        raise SpecError(f"{title(type(spec))} cannot be built with these sizes ({why})") from None
 
 
 class Classifier(nn.Module):
@@ -20,19 +33,41 @@ class Classifier(nn.Module):
     mean: Tensor
     std: Tensor
     head: nn.Linear | None
+    channels: int | None  # of the images it takes, where that is known
 
-    def __init__(self, mean: float | Sequence[float] = 0.0, std: float | Sequence[float] = 1.0) -> None:
+    def __init__(
+        self,
+        mean: float | Sequence[float] = 0.0,
+        std: float | Sequence[float] = 1.0,
+        channels: int | None = None,
+    ) -> None:
         super().__init__()
         for name, value in (("mean", mean), ("std", std)):
-            channels = torch.as_tensor(value, dtype=torch.get_default_dtype()).reshape(1, -1, 1, 1)
-            self.register_buffer(name, channels)
+            numbers = torch.as_tensor(value, dtype=torch.get_default_dtype()).reshape(1, -1, 1, 1)
+            if not numbers.numel() or not bool(numbers.isfinite().all()):
+                raise InputError(f"{name} must be one finite number, or one per channel, not {value}")
+            self.register_buffer(name, numbers)
         if bool((self.std <= 0).any()):
             raise InputError(f"std must be positive, not {std}")
+        known = {channels, self.mean.shape[1], self.std.shape[1]} - {None, 1}
+        if len(known) > 1:
+            raise InputError(f"mean {mean} and std {std} must have one number, or one per channel")
+        self.channels = known.pop() if known else channels
         self.head = None
 
     def normalise(self, x: Tensor) -> Tensor:
-        """Return (x - mean) / std, per channel."""
-        return (x - self.mean) / self.std
+        """Return (x - mean) / std, per channel; raise InputError for images that the network cannot take."""
+        if x.ndim != 4 or x.shape[1] != (self.channels or x.shape[1]):
+            raise InputError(f"the network takes images (N, {self.channels or 'C'}, H, W); got shape {tuple(x.shape)}")
+        out = (x - self.mean) / self.std
+        cast = torch.is_autocast_enabled(x.device.type) and out.dtype != torch.float64  # which autocast leaves alone
+        first = next(self.parameters(), None)
+        if first is not None and not cast and all(p.dtype != out.dtype for p in self.parameters()):
+            raise InputError(
+                f"the images are {out.dtype} when normalised, the network's weights {first.dtype}: "
+                f"convert the images (x.to({first.dtype})), and the whole network if it was adapted"
+            )
+        return out
 
     def features(self, x: Tensor) -> Tensor:
         """Return the last feature map of normalised images."""

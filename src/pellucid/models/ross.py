@@ -6,8 +6,9 @@ from typing import Annotated
 from pydantic import BeforeValidator
 from torch import Tensor, nn
 
-from pellucid.models.classifier import Classifier
-from pellucid.spec import Count, Share, read_sequence, register
+from pellucid.errors import SpecError
+from pellucid.models.classifier import Classifier, building
+from pellucid.spec import Count, Share, read_sequence, register, title
 
 
 class RossNetwork(Classifier):
@@ -16,7 +17,7 @@ class RossNetwork(Classifier):
     def __init__(
         self, channels: int, size: tuple[int, int], classes: int, filters: tuple[int, int], hidden: int, dropout: float
     ) -> None:
-        super().__init__()
+        super().__init__(channels=channels)
         first, second = filters
         self.convolutions = nn.Sequential(
             nn.Conv2d(channels, first, 5, padding=2, bias=False),
@@ -78,5 +79,8 @@ class RossCNN:
     dropout: Share = 0.5
 
     def build(self, channels: int, size: tuple[int, int], classes: int) -> Classifier:
-        """Return a freshly initialised network."""
-        return RossNetwork(channels, size, classes, self.filters, self.hidden, self.dropout)
+        """Return a freshly initialised network; raise SpecError for images smaller than 4x4."""
+        if min(size) < 4:
+            raise SpecError(f"{title(type(self))} needs images of at least 4x4 pixels, not {size[0]}x{size[1]}")
+        with building(self):
+            return RossNetwork(channels, size, classes, self.filters, self.hidden, self.dropout)
