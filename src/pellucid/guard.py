@@ -62,7 +62,7 @@ def check_labels(
     if not isinstance(y, Tensor) or y.is_floating_point() or y.is_complex() or y.dtype == torch.bool:
         kind = y.dtype if isinstance(y, Tensor) else type(y).__name__
         raise InputError(f"{what} must be an integer tensor of class numbers, not {kind}")
-    if y.ndim not in (1, 2) or len(y) != n or (single and y.ndim != 1):
+    if y.ndim not in (1, 2) or len(y) != n or (single and y.ndim != 1) or y.shape[1:] == (0,):
         rows = "be one number" if single else "have one row"
         raise InputError(f"{what} must {rows} per image ({n} here); got shape {tuple(y.shape)}")
     if y.numel():
@@ -71,6 +71,26 @@ def check_labels(
             bound = f"0..{classes - 1}" if classes is not None else "0 or more"
             raise InputError(f"{what} must be {bound}; found {low if low < 0 else high}")
     return _ordinary(y.long())
+
+
+def check_logits(logits: Tensor, x: Tensor) -> Tensor:
+    """Return the logits of images x if they are finite and, where x is to be differentiated, depend on it.
+
+    Raises InputError if not. The weights must be frozen: they too would make the logits differentiable.
+    """
+    if x.requires_grad and torch.is_grad_enabled() and not logits.requires_grad:
+        raise InputError("the network's output does not depend on its input (it was detached): no gradient reaches it")
+    wrong = len(logits) - int(logits.detach().isfinite().flatten(1).all(1).sum())
+    if wrong:
+        raise InputError(f"the network's logits are NaN or infinite for {wrong} of {len(logits)} images")
+    return logits
+
+
+def batches(x: Tensor, batch_size: int) -> tuple[Tensor, ...]:
+    """Return x in parts of up to `batch_size` rows, none where it has no row; raise InputError for sizes below 1."""
+    if batch_size < 1:
+        raise InputError(f"batch_size must be at least 1; got {batch_size}")
+    return torch.split(x, batch_size) if len(x) else ()
 
 
 @contextlib.contextmanager

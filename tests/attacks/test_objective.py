@@ -1,8 +1,13 @@
 import pytest
 import torch
 from scipy import stats
+from torch import nn
 
+from pellucid.attacks import FGSM, PGD
 from pellucid.attacks.objective import choose_target
+from pellucid.errors import InputError, SpecError
+from pellucid.interpreters import Gradient
+from pellucid.metrics import gradient_norms, log_probabilities, predict
 from pellucid.rng import Stream
 
 
@@ -35,3 +40,69 @@ def test_random_targets_are_uniform_and_belong_to_the_sample():
     rows = torch.tensor([5, 8000, 77])
     assert torch.equal(choose_target("random", logits[rows], labels[rows], Stream(1).take(rows)), target[rows])
     assert not torch.equal(choose_target("random", logits, labels, Stream(2)), target)
+
+
+ATTACKS = (FGSM(eps=0.1), PGD(eps=0.1, steps=3), PGD(eps=0.1, norm="l2", steps=3))
+
+
+class Detached(nn.Module):
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x):
+        return self.inner(x).detach()
+
+
+class Broken(Detached):
+    """NaN for the last image."""
+
+    def forward(self, x):
+        return torch.cat([self.inner(x[:-1]), self.inner(x[-1:]) * torch.nan])
+
+
+class Rooted(Detached):
+    """Finite logits, whose slope in a black image is 0 times infinity."""
+
+    def forward(self, x):
+        return self.inner(x) + 0 * (x - x.detach()).sqrt().sum((1, 2, 3))[:, None]
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+@pytest.mark.parametrize(
+    ("flaw", "words"),
+    [(Detached, "detached"), (Broken, "NaN or infinite for 1 of 5 images"), (Rooted, "gradient .* contains NaN")],
+)
+def test_attacks_refuse_networks_that_they_could_not_climb(linear, generator, attack, flaw, words):
+    x = torch.rand(5, 1, 3, 4, generator=generator, dtype=torch.float64)
+    with pytest.raises(InputError, match=words):
+        attack(flaw(linear()), x, torch.zeros(5, dtype=torch.long))
+
+
+def test_maps_of_a_detached_network_are_refused(linear):
+    with pytest.raises(InputError, match="detached"):
+        Gradient()(Detached(linear()), torch.zeros(5, 1, 3, 4, dtype=torch.float64), torch.zeros(5, dtype=torch.long))
+
+
+def test_no_target_at_all_is_refused(linear):
+    with pytest.raises(InputError, match=r"targets .*\(5, 0\)"):
+        Gradient()(linear(), torch.zeros(5, 1, 3, 4, dtype=torch.float64), torch.zeros(5, 0, dtype=torch.long))
+
+
+def test_predictions_need_finite_logits_and_a_batch(linear):
+    x = torch.zeros(5, 1, 3, 4, dtype=torch.float64)
+    with pytest.raises(InputError, match="NaN or infinite for 1 of 5 images"):
+        predict(Broken(linear()), x)
+    for measure in (
+        predict,
+        log_probabilities,
+        lambda *given, **more: gradient_norms(*given, x[:, 0, 0, 0].long(), **more),
+    ):
+        with pytest.raises(InputError, match="batch_size must be at least 1"):
+            measure(linear(), x, batch_size=0)
+
+
+@pytest.mark.parametrize("given", [{"eps": 1e39}, {"eps": 0.1, "step_size": 1e39}])
+def test_sizes_beyond_every_image_are_refused(given):
+    with pytest.raises(SpecError, match="less than or equal to 10000"):
+        PGD(**given)

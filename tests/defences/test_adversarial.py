@@ -5,7 +5,7 @@ from torch.nn import functional
 
 from pellucid.attacks import FGSM, PGD
 from pellucid.defences import AdversarialTraining
-from pellucid.errors import SpecError
+from pellucid.errors import InputError, SpecError
 from pellucid.maths import counted
 from pellucid.metrics import predict
 from pellucid.models import SmallCNN
@@ -112,3 +112,9 @@ def test_a_ramp_needs_an_attack_with_eps_and_the_share_is_a_share():
         AdversarialTraining(share=1.5)
     with pytest.raises(SpecError, match="eps"):
         AdversarialTraining(eps=0.3)
+
+
+@pytest.mark.parametrize("batches", ["separate", "together"])
+def test_a_batch_without_images_is_refused(linear, images, batches):
+    with pytest.raises(InputError, match="at least one image"):
+        AdversarialTraining(batches=batches)(linear(), images[:0], torch.zeros(0, dtype=torch.long))

@@ -161,3 +161,11 @@ def test_each_example_starts_within_its_own_radius(norm):
 @pytest.mark.parametrize("norm", NORMS)
 def test_no_example_to_start_from(norm):
     assert random_start(norm, torch.zeros(0, 1, 2, 2), 0.5, Stream(0)).shape == (0, 1, 2, 2)
+
+
+@pytest.mark.parametrize("huge", [1e38, float("inf")])
+def test_perturbations_of_infinite_length_are_projected_onto_the_sphere(huge):
+    delta = torch.tensor([[huge, -huge, 0.0, *[huge] * 14]])
+    expected = torch.tensor([[0.5, -0.5, 0.0, *[0.5] * 14]])
+    torch.testing.assert_close(project("l2", delta, 2.0), expected)
+    torch.testing.assert_close(steepest("l2", delta), expected / 2)

@@ -101,3 +101,9 @@ def test_bootstrap_refuses_what_has_no_mean(values):
 def test_bootstrap_refuses_tables():
     with pytest.raises(InputError, match="one axis"):
         bootstrap_mean(torch.zeros(3, 2))
+
+
+@pytest.mark.parametrize("given", [{"resamples": 0}, {"seed": -1}])
+def test_a_bootstrap_needs_resamples_and_a_seed(given):
+    with pytest.raises(InputError, match="resamples must be at least 1 and seed 0 or more"):
+        bootstrap_mean([0.0, 1.0], **given)

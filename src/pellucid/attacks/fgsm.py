@@ -5,13 +5,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from pellucid.attacks.objective import Labels, attacking, label_objective, plain
+from pellucid.attacks.objective import Labels, Size, attacking, label_objective, plain
 from pellucid.errors import SpecError
 from pellucid.guard import check_images
 from pellucid.maths.ascent import Evaluate, ascend
 from pellucid.protocols import Mode, Objective, TargetRule
 from pellucid.rng import Stream
-from pellucid.spec import NonNegative, register
+from pellucid.spec import register
 
 
 @register("attack", "fgsm")
@@ -31,7 +31,7 @@ class FGSM:
     equation 16, prints a minus sign, read as a misprint.
     """
 
-    eps: NonNegative
+    eps: Size
     labels: Labels = "true"
     target: TargetRule | None = None
     mode: Mode = "eval"

@@ -3,19 +3,22 @@
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from annotated_types import Le
 from torch import Tensor, nn
 from torch.nn import functional
 
 from pellucid.errors import InputError
-from pellucid.guard import check_images, check_labels, frozen, recording
+from pellucid.guard import check_images, check_labels, check_logits, frozen, recording
 from pellucid.maths.ascent import Evaluate, Step
 from pellucid.maths.losses import cross_entropy, margin
 from pellucid.protocols import Mode, Objective, TargetRule
 from pellucid.rng import Stream
+from pellucid.spec import NonNegative
 
+Size = Annotated[NonNegative, Le(10_000)]  # of a perturbation of images in [0, 1]: more is no number in float16
 Loss = Literal["cross_entropy", "margin"]
 Labels = Literal["true", "predicted"]
 
@@ -83,7 +86,7 @@ def label_objective(model: nn.Module, setup: Setup, loss: Loss = "cross_entropy"
 
     def evaluate(point: Tensor, rows: Tensor) -> Step:
         nonlocal checked
-        logits = model(point)
+        logits = check_logits(model(point), point)
         if not checked:
             check_labels(setup.y, len(setup.x), logits.shape[1])
             if setup.target is not None:

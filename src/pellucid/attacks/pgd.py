@@ -6,13 +6,13 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from pellucid.attacks.objective import Loss, attacking, label_objective, plain
+from pellucid.attacks.objective import Loss, Size, attacking, label_objective, plain
 from pellucid.guard import check_images
 from pellucid.maths.ascent import Ascent, Evaluate, ascend
 from pellucid.maths.balls import project, random_start, steepest
 from pellucid.protocols import Mode, Norm, Objective, TargetRule
 from pellucid.rng import Stream
-from pellucid.spec import Count, Flag, NonNegative, register
+from pellucid.spec import Count, Flag, register
 
 
 @register("attack", "pgd")
@@ -35,8 +35,8 @@ class PGD:
     """
 
     norm: Norm = "linf"
-    eps: NonNegative
-    step_size: NonNegative | None = None
+    eps: Size
+    step_size: Size | None = None
     steps: Count = 40
     random_start: Flag = True
     restarts: Count = 1

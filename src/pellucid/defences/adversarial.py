@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from pellucid.attacks import FGSM, with_eps
+from pellucid.errors import InputError
 from pellucid.guard import check_images, check_labels
 from pellucid.maths.losses import cross_entropy
 from pellucid.protocols import Attack, AttackField, Context
@@ -50,6 +51,8 @@ class AdversarialTraining:
         """Return the loss terms."""
         ctx = ctx or Context()
         x = check_images(x)
+        if not len(x):
+            raise InputError("adversarial training needs at least one image")
         if self.batches == "together":
             y = check_labels(y, len(x), single=True)
             logits, adversarial = model(torch.cat([x, self._examples(model, x, y, ctx)])).split(len(x))

@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from pellucid.guard import check_images, check_labels, reading, recording
+from pellucid.guard import check_images, check_labels, check_logits, reading, recording
 from pellucid.maths.losses import certainty_entropy, log_probability
 from pellucid.maths.passes import gradient
 from pellucid.rng import Stream
@@ -69,7 +69,7 @@ class Gradient:
         """Return the maps of any points, such as noisy images; the caller froze the model."""
         with recording():
             leaf = x if create_graph and x.requires_grad else x.detach().requires_grad_(True)
-            logits = model(leaf)
+            logits = check_logits(model(leaf), leaf)
             columns = check_labels(target, len(x), logits.shape[1], "targets")
             maps = [
                 gradient(_score(self.score, logits, column), leaf, create_graph, retain_graph=True)

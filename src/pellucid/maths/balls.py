@@ -16,12 +16,21 @@ def _column(eps: float | Tensor, like: Tensor) -> Tensor:
     return eps.to(like).view(-1, *[1] * (like.ndim - 1)) if isinstance(eps, Tensor) else like.new_full((), eps)
 
 
-def _length(v: Tensor) -> Tensor:
-    flat = v.flatten(1)
+def _scaled(v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return (u, |u|, s) with v = u s and the largest of u 1, as squares of v could underflow or overflow."""
+    most = torch.finfo(v.dtype).max
+    flat = v.flatten(1).clamp(-most, most)
     largest = flat.abs().amax(1, keepdim=True) if flat.shape[1] else flat.sum(1, keepdim=True)
-    scale = torch.where(largest > 0, largest, torch.ones_like(largest))  # squares of tiny gradients underflow
-    length: Tensor = torch.linalg.vector_norm(flat / scale, dim=1, keepdim=True) * scale
-    return length.view(-1, *[1] * (v.ndim - 1))
+    scale = torch.where(largest > 0, largest, torch.ones_like(largest))
+    unit = flat / scale
+    length: Tensor = torch.linalg.vector_norm(unit, dim=1, keepdim=True)
+    column = (-1, *[1] * (v.ndim - 1))
+    return unit.view(v.shape), length.view(column), scale.view(column)
+
+
+def _length(v: Tensor) -> Tensor:
+    _, length, scale = _scaled(v)
+    return length * scale
 
 
 def _project_linf(delta: Tensor, eps: Tensor) -> Tensor:
@@ -31,7 +40,7 @@ def _project_linf(delta: Tensor, eps: Tensor) -> Tensor:
 def _project_l2(delta: Tensor, eps: Tensor) -> Tensor:
     length = _length(delta)
     inside = length <= eps
-    return torch.where(inside, delta, delta * (eps / torch.where(inside, torch.ones_like(length), length)))
+    return torch.where(inside, delta, _steepest_l2(delta) * eps)
 
 
 def _random_linf(like: Tensor, eps: Tensor, stream: Stream) -> Tensor:
@@ -46,8 +55,8 @@ def _random_l2(like: Tensor, eps: Tensor, stream: Stream) -> Tensor:
 
 
 def _steepest_l2(g: Tensor) -> Tensor:
-    length = _length(g)
-    return torch.where(length > 0, g / torch.where(length > 0, length, torch.ones_like(length)), torch.zeros_like(g))
+    unit, length, _ = _scaled(g)
+    return unit / torch.where(length > 0, length, torch.ones_like(length))
 
 
 _PROJECT: dict[Norm, Callable[..., Tensor]] = {"linf": _project_linf, "l2": _project_l2}

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pellucid.errors import InputError
-from pellucid.guard import check_images, check_labels, frozen
+from pellucid.guard import batches, check_images, check_labels, frozen
 from pellucid.interpreters import Gradient
 
 
@@ -41,7 +41,7 @@ def gradient_norms(model: nn.Module, x: Tensor, y: Tensor, batch_size: int = 100
         raise InputError(f"labels must be (N,); got shape {tuple(y.shape)}")
     norms = [torch.zeros(0, 2, dtype=torch.float64, device=x.device)]
     interpreter = Gradient(score="cross_entropy")
-    for part, labels in zip(torch.split(x, batch_size), torch.split(y, batch_size)) if len(x) else ():
+    for part, labels in zip(batches(x, batch_size), batches(y, batch_size)):
         with frozen(model), torch.no_grad():
             classes = model(part[:1]).shape[1]
         check_labels(labels, len(part), classes)
@@ -65,6 +65,6 @@ def log_probabilities(model: nn.Module, x: Tensor, batch_size: int = 500) -> Ten
     """
     x = check_images(x)
     with frozen(model), torch.no_grad():
-        logits = torch.cat([model(part) for part in torch.split(x, batch_size)])
+        logits = torch.cat([model(part) for part in batches(x, batch_size) or (x,)])
     wide = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
     return functional.log_softmax(wide, 1)

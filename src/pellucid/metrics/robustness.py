@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from pellucid.attacks import with_eps
 from pellucid.errors import InputError
-from pellucid.guard import check_images, check_labels, frozen
+from pellucid.guard import batches, check_images, check_labels, check_logits, frozen
 from pellucid.metrics.statistics import Interval, wilson
 from pellucid.protocols import Attack
 from pellucid.rng import Stream
@@ -18,14 +18,14 @@ def predict(model: nn.Module, x: Tensor, batch_size: int = 500) -> Tensor:
     """Return the predicted classes in eval mode: argmax_k f_k(x).
 
     x (N, C, H, W) in [0, 1] -> int64 (N,) on the device of x. The network is left as it was found.
-    Raises InputError for images outside [0, 1].
+    Raises InputError for images outside [0, 1] and logits that are not finite.
 
     >>> predict(nn.Flatten(), torch.tensor([[[[0.1, 0.9]]], [[[0.8, 0.2]]]]))
     tensor([1, 0])
     """
     x = check_images(x)
     with frozen(model), torch.no_grad():
-        parts = [model(part).argmax(1) for part in torch.split(x, batch_size)] if len(x) else []
+        parts = [check_logits(model(part), part).argmax(1) for part in batches(x, batch_size)]
     return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.int64, device=x.device)
 
 
@@ -78,7 +78,7 @@ def accuracy_curve(
     x = check_images(x)
     y = check_labels(y, len(x))
     out = torch.empty(len(epsilons), len(x), dtype=torch.int64, device=x.device)
-    for rows in _batches(x, batch_size):
+    for rows in batches(torch.arange(len(x), device=x.device), batch_size):
         stream = (rng or Stream()).take(rows)
         examples = adversarial_grid(model, x[rows], y[rows], attack, epsilons, rng=stream, stop_when_fooled=True)
         for number, x_adv in enumerate(examples):
@@ -116,7 +116,7 @@ def transfer_predictions(
     x = check_images(x)
     y = check_labels(y, len(x))
     out = torch.empty(len(makers), len(judges), len(epsilons), len(x), dtype=torch.int64, device=x.device)
-    for rows in _batches(x, batch_size):
+    for rows in batches(torch.arange(len(x), device=x.device), batch_size):
         for m, maker in enumerate(makers):
             stream = (rng or Stream()).take(rows)
             examples = adversarial_grid(maker, x[rows], y[rows], attack, epsilons, rng=stream)
@@ -185,9 +185,3 @@ def adversarial_grid(
         stream = (rng or Stream()).take(rows)
         changed[rows] = variant(model, x[rows], y[rows], rng=stream, stop_when_fooled=stop_when_fooled)
         yield changed
-
-
-def _batches(x: Tensor, batch_size: int) -> tuple[Tensor, ...]:
-    if batch_size < 1:
-        raise InputError(f"batch_size must be at least 1; got {batch_size}")
-    return torch.split(torch.arange(len(x), device=x.device), batch_size) if len(x) else ()

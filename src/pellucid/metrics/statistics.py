@@ -59,13 +59,15 @@ def bootstrap_mean(
     values (N,), any scale -> three numbers. No values: all NaN. One value: its own mean, NaN ends, since one
     value says nothing about the spread. All values alike: low = high = value. Where the adjustment is
     undefined the plain percentiles are given. The same seed gives the same ends; no global generator is used.
-    Raises InputError for NaN or infinite values, more than one axis, or a confidence outside (0, 1). Source:
-    Efron 1987, section 2.
+    Raises InputError for NaN or infinite values, more than one axis, a confidence outside (0, 1), no resamples
+    or a negative seed. Source: Efron 1987, section 2.
 
     >>> bootstrap_mean([0.5, 0.5, 0.5])
     Interval(value=0.5, low=0.5, high=0.5)
     """
     _check_confidence(confidence)
+    if resamples < 1 or seed < 0:
+        raise InputError(f"resamples must be at least 1 and seed 0 or more; got {resamples} and {seed}")
     array = np.asarray(values.detach().cpu().numpy() if isinstance(values, Tensor) else values, dtype=np.float64)
     if array.ndim != 1:
         raise InputError(f"a bootstrap needs one axis of values; got shape {array.shape}")
