@@ -49,7 +49,7 @@ def read_number(value: Any) -> Any:
         try:
             number = float(above) / float(below) if slash else float(above)
         except (ValueError, ZeroDivisionError):
-            raise ValueError(f"{value!r} is not a number (written like 0.1, 1e-3 or 8/255)") from None
+            raise ValueError(f"{echo(value)} is not a number (written like 0.1, 1e-3 or 8/255)") from None
         return int(above) if not slash and above.strip().lstrip("+-").isdigit() else number
     return value
 
@@ -64,6 +64,13 @@ def _finite(value: Any) -> Any:
         value = math.inf
     if not math.isfinite(value):
         raise ValueError("a finite number is needed")
+    return value
+
+
+def _whole(value: Any) -> Any:
+    value = read_number(value)
+    if isinstance(value, int) and value.bit_length() > 64:  # Python cannot even print it, if it is very long
+        raise ValueError("a whole number of at most 64 bits is needed")
     return value
 
 
@@ -84,8 +91,8 @@ Real = Annotated[float, BeforeValidator(_finite)]
 NonNegative = Annotated[float, Ge(0), BeforeValidator(_finite)]
 Positive = Annotated[float, Gt(0), BeforeValidator(_finite)]
 Share = Annotated[float, Ge(0), Le(1), BeforeValidator(_finite)]
-Whole = Annotated[int, Ge(0), BeforeValidator(read_number)]
-Count = Annotated[int, Ge(1), BeforeValidator(read_number)]
+Whole = Annotated[int, Ge(0), BeforeValidator(_whole)]
+Count = Annotated[int, Ge(1), BeforeValidator(_whole)]
 Flag = Annotated[bool, BeforeValidator(read_flag)]
 Reals = Annotated[tuple[Real, ...], BeforeValidator(read_sequence)]
 Wholes = Annotated[tuple[Whole, ...], BeforeValidator(read_sequence)]
@@ -108,8 +115,17 @@ class Member:
             except SpecError as error:
                 raise ValueError(str(error)) from None
         if kind_of(value) != self.kind:
-            raise ValueError(f"one of the {self.kind}s is needed ({', '.join(names(self.kind))})")
+            raise ValueError(f"one of these is needed: {', '.join(names(self.kind))}")
         return value
+
+
+def echo(value: Any, bare: bool = False) -> str:
+    """Return what was given as it is said in a refusal: quoted, unless bare, and never longer than a line."""
+    try:
+        text = str(value) if bare else repr(value)
+    except (ValueError, RecursionError):  # a number of too many digits, lists in lists without end
+        return f"a huge {type(value).__name__}"
+    return text if len(text) <= 64 else text[:60] + "..."
 
 
 def member(kind: str) -> Any:
@@ -152,7 +168,9 @@ def _checked(cls: type) -> Callable[..., None]:
         known = [f.name for f in dataclasses.fields(cls) if f.init]
         unknown = [key for key in given if key not in known]
         if unknown:
-            raise SpecError(f"{title(cls)} has no field {unknown[0]!r}; its fields are {', '.join(known) or 'none'}")
+            raise SpecError(
+                f"{title(cls)} has no field {echo(unknown[0])}; its fields are {', '.join(known) or 'none'}"
+            )
         required = [f.name for f in dataclasses.fields(cls) if f.default is MISSING and f.default_factory is MISSING]
         missing = [key for key in required if key not in given] if not args else []
         if missing:
@@ -178,8 +196,8 @@ def _cast(cls: type, key: str, adapter: TypeAdapter[Any], value: Any) -> Any:
         return adapter.validate_python(value)
     except ValidationError as error:
         why = error.errors(include_url=False)[0]["msg"].removeprefix("Value error, ").removeprefix("Input ")
-        known = kind_of(value) or isinstance(value, Mapping) or repr(value) in why
-        shown = "" if known else f" (got {value!r})"
+        known = kind_of(value) or isinstance(value, Mapping) or echo(value) in why
+        shown = "" if known else f" (got {echo(value)})"
         raise SpecError(f"{title(cls)}.{key}: {why}{shown}") from None
 
 
@@ -216,7 +234,7 @@ def lookup(kind: str, name: str) -> type:
         raise SpecError(f"there is no kind {kind!r}; known kinds: {', '.join(HOMES)}")
     known = names(kind)
     if name not in _REGISTRY[kind]:
-        raise SpecError(f"there is no {kind} called {name!r}; known: {', '.join(known)}")
+        raise SpecError(f"there is no {kind} called {echo(name)}; known: {', '.join(known)}")
     return _REGISTRY[kind][name]
 
 
@@ -238,15 +256,24 @@ def from_dict(value: Any, kind: str | None = None) -> Any:
 
     Raises SpecError for unknown names (known ones listed), unknown fields, wrong types and missing kinds.
     """
+    try:
+        return _read(value, kind)
+    except RecursionError:  # lists in lists, or a table that holds itself
+        raise SpecError(f"a {kind or 'description'} is nested too deeply") from None
+
+
+def _read(value: Any, kind: str | None) -> Any:
     if isinstance(value, str) and kind is not None:
         return lookup(kind, value)()
     if not isinstance(value, Mapping):
-        raise SpecError(f"a {kind or 'description'} must be a name or a table of fields, not {value!r}")
+        raise SpecError(f"a {kind or 'description'} must be a name or a table of fields, not {echo(value)}")
     tag = kind if kind in value else next((key for key in value if key in HOMES and isinstance(value[key], str)), None)
     if tag is None or (kind is not None and tag != kind) or not isinstance(value[tag], str):
-        raise SpecError(f"a description needs its kind, such as {{{kind or 'attack'!r}: NAME}}; got {dict(value)!r}")
+        raise SpecError(
+            f"a description needs its kind, such as {{{kind or 'attack'!r}: NAME}}; got {echo(dict(value))}"
+        )
     if odd := [key for key in value if not isinstance(key, str)]:
-        raise SpecError(f"fields have names, not {odd[0]!r}")
+        raise SpecError(f"fields have names, not {echo(odd[0])}")
     fields = {key: _inner(part) for key, part in value.items() if key != tag}
     return lookup(tag, value[tag])(**fields)
 
