@@ -1,10 +1,8 @@
-"""The command line's entry: commands, refusals and exit codes.
-
-Exit codes: 0 done, 2 refused (one sentence says why), 130 interrupted (the same command goes on).
-"""
+"""The commands, and how refusals are said."""
 
 import json
 import os
+import re
 import sys
 from collections.abc import Sequence
 
@@ -75,22 +73,24 @@ app.command(report, help_epilogue="")
 app.command(list_methods, name="list", help_epilogue="")
 
 
-def main(words: Sequence[str] | None = None) -> int:
+def obey(words: Sequence[str]) -> int:
     """Run one command and return its exit code."""
-    words = sys.argv[1:] if words is None else list(words)
     try:
         code = app(words, exit_on_error=False, print_error=False, result_action="return_value")
+        if sys.stdout is not None:
+            sys.stdout.flush()
         return int(code or 0)
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
-        return 130
     except BrokenPipeError:  # who read the output, such as head, has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except CycloptsError as error:
-        return _refuse(str(error) + "; see pellucid --help", words)
+        sentence = re.sub(r"[^\s\"']{80,}", lambda long: long[0][:60] + "...", str(error))
+        return _refuse(sentence.rstrip(". \n") + "; see pellucid --help", words)
     except PellucidError as error:
         return _refuse(str(error), words)
+    except OSError as error:  # a path that no system call takes, a disk that fails, an output that takes no more
+        what = error.filename or "the output"
+        return _refuse(f"{what} cannot be used ({error.strerror or error})", words if error.filename else ())
 
 
 def _refuse(sentence: str, words: Sequence[str]) -> int:
