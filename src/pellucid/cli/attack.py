@@ -5,7 +5,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from pellucid.cli.common import Common
+from pellucid.cli.common import Common, Place
 from pellucid.cli.fields import data_fields, split_words
 from pellucid.errors import SpecError
 
@@ -17,7 +17,7 @@ def attack(
     part: Annotated[str, Parameter(help="train, validation or test.")] = "test",
     images: Annotated[str, Parameter(help="How many images.")] = "16",
     seed: Annotated[str, Parameter(help="Seed of the attack.")] = "0",
-    out: Annotated[Path, Parameter(help="Folder for attack.png and attack.safetensors.")] = Path("attack"),
+    out: Annotated[Place, Parameter(help="Folder for attack.png and attack.safetensors.")] = Path("attack"),
     common: Common = Common(),
 ) -> None:
     """Make adversarial images and save them, with a contact sheet: clean, adversarial, difference.

@@ -4,6 +4,7 @@ import json
 import math
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -11,11 +12,21 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 from rich.console import Console
 
-from pellucid.errors import SpecError
+from pellucid.errors import SpecError, StoreError
 
 if TYPE_CHECKING:
     from pellucid.store import Result, Store
     from pellucid.tasks import Options
+
+
+def _path(_: Any, tokens: Sequence[Any]) -> Path:
+    if not tokens[0].value:
+        raise ValueError("an empty path names no place")  # Path would take it for the working directory
+    return Path(tokens[0].value)
+
+
+Place = Annotated[Path, Parameter(converter=_path)]
+AsJson = Annotated[bool, Parameter(help="Print the result as JSON.", negative="")]
 
 
 @Parameter(name="*")
@@ -23,13 +34,13 @@ if TYPE_CHECKING:
 class Common:
     """Options of every command."""
 
-    store: Annotated[Path | None, Parameter(help="Folder for results [./artifacts, or PELLUCID_STORE].")] = None
-    data_root: Annotated[Path | None, Parameter(help="Folder with data sets [PELLUCID_DATA].")] = None
+    store: Annotated[Place | None, Parameter(help="Folder for results [./artifacts, or PELLUCID_STORE].")] = None
+    data_root: Annotated[Place | None, Parameter(help="Folder with data sets [PELLUCID_DATA].")] = None
     device: Annotated[str, Parameter(help="auto, cpu, cuda or cuda:N.")] = "auto"
     threads: Annotated[
         int | None, Parameter(help="CPU threads [torch's choice]; results are equal to the bit at equal counts.")
     ] = None
-    json: Annotated[bool, Parameter(help="Print the result as JSON.", negative="")] = False
+    json: AsJson = False
     quiet: Annotated[bool, Parameter(help="Print no progress.", negative="")] = False
 
     def open_store(self) -> "Store":
@@ -92,12 +103,20 @@ Kind = Literal["attack", "interpreter", "defence", "model", "data", "optimiser",
 
 
 def export(folder: Path, files: dict[str, bytes]) -> None:
-    """Write files for people to open; raise StoreError, in a sentence, where that is impossible."""
-    from pellucid.store import explained, write_atomic
+    """Write files for people to open, unless they are there already; raise StoreError where that is impossible."""
+    from pellucid.store import write_atomic
 
-    with explained(folder):
+    try:
         for name, content in files.items():
-            write_atomic(folder / name, content)
+            path = folder / name
+            if not path.is_file() or path.read_bytes() != content:
+                write_atomic(path, content)
+    except OSError as error:
+        in_the_way = isinstance(error, (FileExistsError, NotADirectoryError))
+        raise StoreError(
+            f"--out {folder} cannot be written ({'a file is in the way' if in_the_way else error.strerror}); "
+            "the result is kept: run the same command with another folder"
+        ) from None
 
 
 def interactive() -> bool:

@@ -67,17 +67,13 @@ def evaluate(
     if common.json:
         common.say({"digest": digest(task), "folder": str(result.folder), "accuracy": rows, "meta": result.meta})
         return
-    shown = Grid(
-        title=f"accuracy on {len(labels)} {part} images of {data}" + (f" under {attack}" if attack else ""),
-        title_justify="left",
-    )
-    shown.add_column("network", overflow="fold")
-    for eps in sizes:
-        shown.add_column(f"eps {fraction(eps)}", justify="right")
-    for path in paths:
-        cells = [r for r in rows if r["network"] == path]
-        shown.add_row(path, *(f"{r['value']:.1%}\n[dim]{r['low']:.1%} - {r['high']:.1%}[/dim]" for r in cells))
-    screen().print(shown)
+    print(f"accuracy on {len(labels)} {part} images of {data}" + (f" under {attack}" if attack else ""))
+    for judge, path in enumerate(paths):
+        print(path)
+        grid = Grid(box=None, padding=(0, 0, 0, 2), show_header=False)
+        for r in rows[judge * len(sizes) : (judge + 1) * len(sizes)]:
+            grid.add_row(f"eps {fraction(r['epsilon'])}", f"{r['value']:6.1%}", f"{r['low']:.1%} - {r['high']:.1%}")
+        screen().print(grid)
     print(f"predictions image by image: {result.folder}")
 
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from pellucid.cli.common import Common
+from pellucid.cli.common import Common, Place
 from pellucid.cli.fields import apply_words, data_fields, split_words
 from pellucid.errors import SpecError
 
@@ -21,7 +21,7 @@ def explain(
     part: Annotated[str, Parameter(help="train, validation or test.")] = "test",
     images: Annotated[str, Parameter(help="How many images.")] = "16",
     seed: Annotated[str, Parameter(help="Seed of everything random.")] = "0",
-    out: Annotated[Path, Parameter(help="Folder for explain.png and explain.safetensors.")] = Path("explain"),
+    out: Annotated[Place, Parameter(help="Folder for explain.png and explain.safetensors.")] = Path("explain"),
     common: Common = Common(),
 ) -> None:
     """Map what speaks for the true class, on clean images and, with an attack, on adversarial ones beside them.

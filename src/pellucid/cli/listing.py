@@ -2,13 +2,15 @@
 
 import dataclasses
 import inspect
+from textwrap import wrap
 from typing import Annotated, Any
 
 from cyclopts import Parameter
-from rich.table import Table as Grid
+from rich.text import Text
 
-from pellucid.cli.common import Common, screen
+from pellucid.cli.common import AsJson, Common, screen
 from pellucid.errors import SpecError
+from pellucid.spec import echo
 
 KINDS = ("attack", "interpreter", "defence", "model", "data", "optimiser", "task", "study")
 
@@ -20,35 +22,33 @@ def list_methods(
     name: Annotated[str | None, Parameter(help="One of them, to read its whole documentation.")] = None,
     /,
     *,
-    common: Common = Common(),
+    json: AsJson = False,
 ) -> None:
     """List what there is, with fields and defaults; with a name, print its documentation."""
+    common = Common(json=json)
     if kind is not None and kind not in KINDS:
-        raise SpecError(f"there is no kind {kind!r}; known: {', '.join(KINDS)}")
+        raise SpecError(f"there is no kind {echo(kind)}; known: {', '.join(KINDS)}")
     if kind is not None and name is not None:
         entry = _one(kind, name)
         if common.json:
             common.say(entry)
             return
         fields = ", ".join(f"{f['name']}={f['default']!r}" if "default" in f else f["name"] for f in entry["fields"])
-        print(f"{kind} {name}({fields})\n\n{entry['documentation']}")
+        shown = Text(f"{kind} {name}({fields})\n\n{entry['documentation']}")
+        screen().print(shown, soft_wrap=not screen().is_terminal)
         return
     found = {k: _entries(k) for k in (KINDS if kind is None else (kind,))}
     if common.json:
         common.say(found)
         return
     for k, rows in found.items():
-        grid = Grid(
-            title=k, title_justify="left", title_style="bold", show_header=False, box=None, padding=(0, 2, 0, 0)
-        )
-        grid.add_column(no_wrap=True)
-        grid.add_column()
+        screen().print(Text(k, "bold"))
         for row in rows:
             fields = ", ".join(f"{f['name']}={f['default']}" if "default" in f else f["name"] for f in row["fields"])
-            grid.add_row(
-                f"  [bold]{row['name']}[/bold]", f"{row['summary']}\n[dim]{fields.replace('[', chr(92) + '[')}[/dim]"
-            )
-        screen().print(grid)
+            screen().print(Text(f"  {row['name']}", "bold"))
+            for text, style in ((row["summary"], ""), (fields, "dim")):
+                lines = wrap(text, screen().width - 4)
+                screen().print(*(Text(f"    {line}", style) for line in lines), sep="\n", end="\n" if lines else "")
 
 
 def _entries(kind: str) -> list[dict[str, Any]]:
@@ -69,7 +69,7 @@ def _entries(kind: str) -> list[dict[str, Any]]:
     return [
         {
             "name": name,
-            "summary": (inspect.getdoc(cls) or "").split("\n\n")[0].replace("\n", " "),
+            "summary": (inspect.getdoc(cls) or "").split("\n\n")[0].partition("Source:")[0].replace("\n", " ").strip(),
             "fields": _fields(cls),
             "source": _source(inspect.getdoc(cls) or ""),
         }

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from cyclopts import App, Parameter
 from rich.table import Table as Grid
 
-from pellucid.cli.common import Common, export, screen
+from pellucid.cli.common import Common, Place, export, screen
 from pellucid.errors import StoreError
 
 study = App(
@@ -15,7 +15,7 @@ study = App(
 )
 
 Scale = Annotated[str, Parameter(help="smoke (a minute, embedded data), small (an hour on two cores), or paper.")]
-Out = Annotated[Path | None, Parameter(help="Folder for the report [STORE/reports/NAME-SCALE].")]
+Out = Annotated[Place | None, Parameter(help="Folder for the report [STORE/reports/NAME-SCALE].")]
 
 
 @study.command
@@ -59,15 +59,14 @@ def show(name: str, /, *, scale: Scale = "smoke", timing: bool = True, common: C
     if common.json:
         common.say({"study": name, "scale": scale, "tasks": rows, "missing_seconds": known if timing else None})
         return
-    grid = Grid(
-        title=f"{name} at scale {scale}: {len(rows) - len(missing)} of {len(rows)} tasks done", title_justify="left"
-    )
-    for heading in ("task", "digest", "state"):
-        grid.add_column(heading)
-    grid.add_column("may take", justify="right")
+    print(f"{name} at scale {scale}: {len(rows) - len(missing)} of {len(rows)} tasks done")
+    grid = Grid(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    grid.add_column("task", overflow="fold")
+    grid.add_column("digest", no_wrap=True)
+    grid.add_column("state", no_wrap=True)
     for row in rows:
-        state = "[green]done[/green]" if row["done"] else "missing"
-        grid.add_row(str(row["task"]), str(row["digest"])[:12], state, _time(row["seconds"]))
+        state = "[green]done[/green]" if row["done"] else f"missing {_time(row['seconds'])}"
+        grid.add_row(str(row["task"]), str(row["digest"])[:12], state)
     screen().print(grid)
     if timing and missing:
         print(f"The missing part may take about {_time(known)} here (a few steps of each task were timed).")

@@ -1,12 +1,10 @@
 """pellucid train."""
 
-import shutil
-from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from pellucid.cli.common import Common
+from pellucid.cli.common import Common, Place, export
 from pellucid.cli.fields import apply_words, read_table
 from pellucid.errors import SpecError
 
@@ -25,16 +23,15 @@ def train(
     ] = None,
     batch_size: Annotated[str | None, Parameter(help="Images in a batch [256].")] = None,
     seed: Annotated[str | None, Parameter(help="Seed of everything random [0].")] = None,
-    init: Annotated[Path | None, Parameter(help="A checkpoint to start from (post-processing).")] = None,
+    init: Annotated[Place | None, Parameter(help="A checkpoint to start from (post-processing).")] = None,
     spec: Annotated[
-        Path | None, Parameter(help="A JSON or YAML file with the fields; the command line overrides it.")
+        Place | None, Parameter(help="A JSON or YAML file with the fields; the command line overrides it.")
     ] = None,
-    out: Annotated[Path | None, Parameter(help="Copy the checkpoint to this folder.")] = None,
+    out: Annotated[Place | None, Parameter(help="Copy the checkpoint to this folder.")] = None,
     common: Common = Common(),
 ) -> None:
     """Train one network; the folder of its checkpoint is printed last. Run again to go on after an interruption."""
     from pellucid.spec import digest, from_dict
-    from pellucid.store import explained
     from pellucid.tasks import Checkpoint
 
     task_table: dict[str, Any] = read_table(spec) if spec is not None else {}
@@ -54,10 +51,7 @@ def train(
     result = common.run(task)
     folder = result.folder
     if out is not None:
-        with explained(out):
-            out.mkdir(parents=True, exist_ok=True)
-            for name in result.meta["files"]:
-                shutil.copyfile(folder / name, out / name)
+        export(out, {name: (folder / name).read_bytes() for name in result.meta["files"]})
         folder = out.resolve()
     history = result.json("history.json")
     last = history[-1]
