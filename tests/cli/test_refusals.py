@@ -55,7 +55,7 @@ HAVE = ("--data", "digits", "--model", "small_cnn", "--steps", "3")
         (("train", *HAVE, "optimiser.eps_hat=maybe"), "optimiser adam.eps_hat"),
         (("train", *HAVE, "model.filters=3,4"), "model small_cnn.filters"),
         (("train", *HAVE, "--defence", "double_backprop", "normalisation=sum"), "paper_sum"),
-        (("train", *HAVE, "--threads", "0"), "--threads must be at least 1, not 0"),
+        (("train", *HAVE, "--threads", "0"), "threads must be 1 to 4096, not 0"),
         (("train", *HAVE, "--threads", "two"), "see pellucid --help"),
         (("train", *HAVE, "--device", "gpu"), "there is no device 'gpu' here; cpu always works"),
         (("train", *HAVE, "--device", "meta"), "there is no device 'meta' here"),

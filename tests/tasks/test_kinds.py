@@ -213,7 +213,7 @@ def test_accuracy_so_far_is_told(filled, store):
         ({"chunk": 0}, "chunk"),
         ({"images": 0}, "images"),
         ({"network": "fgsm"}, "there is no task called 'fgsm'"),
-        ({"network": FGSM(eps=0.1)}, "one of the tasks is needed"),
+        ({"network": FGSM(eps=0.1)}, "one of these is needed"),
         ({"seed": -1}, "seed"),
         ({"seed": True}, "not a truth value"),
     ],

@@ -48,6 +48,8 @@ class Options:
         if self.threads is not None and not 1 <= self.threads <= 4096:
             raise SpecError(f"threads must be 1 to 4096, not {self.threads}")
         try:
+            if self.resolved_device().type not in ("cpu", "cuda"):
+                raise RuntimeError("a kind of device that nothing here was tried on")
             torch.empty(0, device=self.resolved_device())
         except (RuntimeError, AssertionError):
             raise SpecError(f"there is no device {self.device!r} here; cpu always works") from None
