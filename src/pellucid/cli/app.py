@@ -31,7 +31,7 @@ Data sets are read from --data-root or PELLUCID_DATA, or downloaded; digits need
 
 EXAMPLES = """Examples
 
-A paper's experiments in about a minute, as one HTML page:
+A paper's experiments in two minutes, as one HTML page:
 
   pellucid study run ross2018 --scale smoke
 

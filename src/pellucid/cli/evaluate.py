@@ -67,7 +67,8 @@ def evaluate(
     if common.json:
         common.say({"digest": digest(task), "folder": str(result.folder), "accuracy": rows, "meta": result.meta})
         return
-    print(f"accuracy on {len(labels)} {part} images of {data}" + (f" under {attack}" if attack else ""))
+    counts = " (fooled at any iterate counts)" if task.stop_when_fooled else " (last iterate)" if attack else ""
+    print(f"accuracy on {len(labels)} {part} images of {data}" + (f" under {attack}{counts}" if attack else ""))
     for judge, path in enumerate(paths):
         print(path)
         grid = Grid(box=None, padding=(0, 0, 0, 2), show_header=False)

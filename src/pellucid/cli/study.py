@@ -51,13 +51,15 @@ def show(name: str, /, *, scale: Scale = "smoke", timing: bool = True, common: C
 
     store, options = common.open_store(), common.options()
     rows: list[dict[str, Any]] = []
+    unknown = False  # a task that takes time could not be timed
     for step in plan(find_study(name, scale), store):
         seconds = rehearse(step.task, store, options) if timing and not step.done else None
+        unknown |= seconds is None and not step.done and hasattr(step.task, "rehearse")
         rows.append({"task": label(step.task), "digest": digest(step.task), "done": step.done, "seconds": seconds})
     missing = [row for row in rows if not row["done"]]
-    known = sum(float(row["seconds"] or 0) for row in missing)
+    known = None if unknown else sum(float(row["seconds"] or 0) for row in missing)
     if common.json:
-        common.say({"study": name, "scale": scale, "tasks": rows, "missing_seconds": known if timing else None})
+        common.say({"study": name, "scale": scale, "tasks": rows, "missing_seconds": known})
         return
     print(f"{name} at scale {scale}: {len(rows) - len(missing)} of {len(rows)} tasks done")
     grid = Grid(box=None, padding=(0, 2, 0, 0), pad_edge=False)
@@ -69,7 +71,10 @@ def show(name: str, /, *, scale: Scale = "smoke", timing: bool = True, common: C
         grid.add_row(str(row["task"]), str(row["digest"])[:12], state)
     screen().print(grid)
     if timing and missing:
-        print(f"The missing part may take about {_time(known)} here (a few steps of each task were timed).")
+        if known is None:
+            print("How long that takes cannot be said: the images are not here (--data-root, or PELLUCID_DATA).")
+        else:
+            print(f"The missing part may take about {_time(known)} here (a few steps of each task were timed).")
 
 
 def report(name: str, /, *, scale: Scale = "smoke", out: Out = None, common: Common = Common()) -> None:
