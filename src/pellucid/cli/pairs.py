@@ -24,7 +24,8 @@ def gallery(
         )
         for row in range(min(limit, len(pairs["labels"])))
     )
-    return Gallery("Maps of the true class" if interpreters else "Clean and adversarial images", rows)
+    headings = tuple(picture.caption for picture in rows[0].pictures if picture is not None) if rows else ()
+    return Gallery("Maps of the true class" if interpreters else "Clean and adversarial images", rows, headings)
 
 
 def deliver(result: Result, name: str, sheet: Gallery, out: Path) -> Path:
