@@ -43,6 +43,11 @@ def changes_labels(attack: Any) -> bool:
     return getattr(attack, "aim", "label") == "label"
 
 
+def learns(attack: Any) -> bool:
+    """Say whether the images of a call are learned from together (`fit`), so that they depend on each other."""
+    return hasattr(attack, "fit")
+
+
 def distance(attack: Any, a: Tensor, b: Tensor) -> Tensor:
     order = {"linf": torch.inf, "l2": 2, "l1": 1}[attack.norm]
     return torch.linalg.vector_norm((a - b).double().flatten(1), ord=order, dim=1)
@@ -144,6 +149,8 @@ def check_leaves_the_model_as_it_was_after_an_exception(attack: Any, world: Worl
 
 
 def check_together_as_alone(attack: Any, world: World) -> None:
+    if learns(attack):
+        return
     x, y, model = pictures(N), labels(N), smooth()
     for leave in (False, True):
         together = run(attack, model, x, y, list(range(N)), stop_when_fooled=leave)
@@ -157,6 +164,8 @@ def check_together_as_alone(attack: Any, world: World) -> None:
 
 
 def check_together_as_alone_in_float32(attack: Any, world: World) -> None:
+    if learns(attack):
+        return
     (x, y), model = world.known, world.classifier
     x, y = x[:24], y[:24]
     together = run(attack, model, x, y, list(range(len(x))))
@@ -165,6 +174,21 @@ def check_together_as_alone_in_float32(attack: Any, world: World) -> None:
     assert torch.equal(*fooled), "another success alone than in a batch"
     share = float(((together - alone).abs() <= 1e-5).float().mean())
     assert share >= 0.999, f"only {share:.2%} of the pixels agree between alone and together"
+
+
+def check_what_was_learned_applies_to_each_image_alone(attack: Any, world: World) -> None:
+    if not learns(attack):
+        return
+    x, y, model = pictures(N), labels(N), smooth()
+    with undisturbed(model, x, y):
+        state = attack.fit(model, x, y, rng=Stream(4))
+    again = attack.fit(model, x, y, rng=Stream(4))
+    assert state.keys() == again.keys()
+    assert all(torch.equal(state[k], again[k]) for k in state), "the same stream taught it something else"
+    together = attack.apply(x, state)
+    alone = torch.cat([attack.apply(x[i : i + 1], state) for i in range(N)])
+    assert torch.allclose(alone, together, atol=1e-8), "an image depends on those it is changed with"
+    assert torch.equal(together, run(attack, model, x, y)), "a call is learning from its images, then applying"
 
 
 def check_batches_of_none_and_one(attack: Any, world: World) -> None:
@@ -275,7 +299,7 @@ def check_maximise_climbs_any_objective(attack: Any, world: World) -> None:
     assert int((after > before).sum()) >= N - 1, "the objective rose for some rows only: are `rows` the right ones?"
     if in_a_ball(attack):
         assert float(distance(attack, out, x).max()) <= attack.eps + 1e-6
-    for i in range(N):  # an objective that knows row i only under its own number
+    for i in range(0 if learns(attack) else N):  # an objective that knows row i only under its own number
         own = chosen[i : i + 1]
         alone = attack.maximise(
             lambda p, rows, own=own: log_probability(model(p), own[rows]),
