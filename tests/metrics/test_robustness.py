@@ -93,33 +93,71 @@ def test_curve_skips_eps_zero_and_pays_only_for_those_still_standing(linear, ima
     assert (passes.forward, passes.backward) == (20, 0)
     with counted() as passes:
         accuracy_curve(network, images, labels, PGD(eps=0.0, steps=50, random_start=False), [0.1], batch_size=20)
-    assert (passes.forward, passes.backward) == (40, 0)  # who is wrong before the attack is not attacked
+    assert (passes.forward, passes.backward) == (20, 0)  # who is wrong before the attack is not attacked
+
+
+class Recorded:
+    """An attack without memory of its own that notes whom it was given."""
+
+    def __init__(self, attack, seen):
+        self.attack, self.seen = attack, seen
+
+    def with_eps(self, eps):
+        return Recorded(dataclasses.replace(self.attack, eps=eps), self.seen)
+
+    def __call__(self, model, x, y, **more):
+        self.seen.append(len(x))
+        return self.attack(model, x, y, **more)
+
+
+@pytest.mark.parametrize("attack", [FGSM(eps=0.0), PGD(eps=0.0, steps=4), PGD(eps=0.0, steps=4, norm="l2")])
+def test_whom_a_smaller_eps_fooled_is_not_attacked_again_and_no_accuracy_is_higher_than_in_separate_runs(
+    linear, images, attack
+):
+    network = linear(classes=4)
+    labels = predict(network, images)
+    labels[5] = (labels[5] + 1) % 4
+    epsilons, stream = [0.0, 0.01, 0.05, 0.1, 0.3], Stream(6)
+    together = accuracy_curve(network, images, labels, attack, epsilons, stream) == labels
+    alone = torch.cat([accuracy_curve(network, images, labels, attack, [eps], stream) for eps in epsilons]) == labels
+    assert (together <= alone).all()
+    assert (together[1:] <= together[:-1]).all()  # who has fallen stays down
+    assert 0.95 > together[2].float().mean() > together[-1].float().mean()
+    seen = []
+    grid = adversarial_grid(network, images, labels, Recorded(attack, seen), epsilons, rng=stream, stop_when_fooled=True)
+    standing = [int((found.predictions == labels).sum()) for found in grid]
+    assert seen == [n for n in standing[:-1] if n]
+
+
+def test_one_gradient_serves_every_eps_of_fgsm(linear, images):
+    network, epsilons = linear(classes=4), [0.0, 0.05, 0.1, 0.2]
+    labels = predict(network, images)
+    found = list(adversarial_grid(network, images, labels, FGSM(eps=0.0), epsilons))
+    for eps, (x, *_) in zip(epsilons, found):
+        assert torch.equal(x, FGSM(eps=eps)(network, images, labels))
+    assert [(part.passes.forward, part.passes.backward) for part in found] == [(0, 0), (20, 20), (0, 0), (0, 0)]
 
 
 def test_the_grid_leaves_images_alone_that_are_wrong_before_the_attack(linear, images):
-    """A random start must not mend them; without the flag, and towards a target, everybody is attacked."""
+    """A random start must not mend them; without the flag everybody is attacked."""
     network = linear(classes=3)
     labels = predict(network, images)
     labels[::2] = (labels[::2] + 1) % 3
     attack, seen = PGD(eps=0.1, steps=2), Stream(4)
-    (left,) = adversarial_grid(network, images, labels, attack, [0.1], rng=seen, stop_when_fooled=True)
+    ((left, *_),) = adversarial_grid(network, images, labels, attack, [0.1], rng=seen, stop_when_fooled=True)
     assert torch.equal(left[::2], images[::2])
     assert (left[1::2] != images[1::2]).flatten(1).any(1).all()
     alone = attack(network, images[1::2], labels[1::2], rng=seen.take(torch.arange(1, 20, 2)), stop_when_fooled=True)
     assert torch.equal(left[1::2], alone)  # numbers belong to the place in the batch
-    (full,) = adversarial_grid(network, images, labels, attack, [0.1], rng=seen)
+    ((full, *_),) = adversarial_grid(network, images, labels, attack, [0.1], rng=seen)
     assert (full != images).flatten(1).any(1).all()
-    target = dataclasses.replace(attack, target="next")
-    (aimed,) = adversarial_grid(network, images, labels, target, [0.1], rng=seen, stop_when_fooled=True)
-    assert torch.equal(aimed, target(network, images, labels, rng=seen, stop_when_fooled=True))
-    assert (aimed[::2] != images[::2]).flatten(1).any(1).any()
 
 
 def test_a_grid_without_epsilons_is_the_attack_as_described(linear, images):
     network, labels = linear(classes=3), torch.zeros(20, dtype=torch.long)
-    (found,) = adversarial_grid(network, images, labels, FGSM(eps=0.07), None)
+    ((found, *_),) = adversarial_grid(network, images, labels, FGSM(eps=0.07), None)
     assert torch.equal(found, FGSM(eps=0.07)(network, images, labels))
-    (same,) = adversarial_grid(network, images, labels, Doubling(), None)
+    ((same, *_),) = adversarial_grid(network, images, labels, Doubling(), None)
     assert torch.equal(same, Doubling()(network, images, labels))
     with pytest.raises(SpecError, match="no eps to vary"):
         next(adversarial_grid(network, images, labels, Doubling(), [0.1]))

@@ -11,9 +11,8 @@ from pellucid.spec import kind_of, name_of
 def has_eps(attack: Attack) -> bool:
     """Say whether an attack is described by the size of its perturbation."""
     described: Any = attack
-    if not dataclasses.is_dataclass(described):
-        return False
-    return hasattr(attack, "with_eps") or any(f.name == "eps" for f in dataclasses.fields(described))
+    fields = dataclasses.fields(described) if dataclasses.is_dataclass(described) else ()
+    return hasattr(attack, "with_eps") or any(f.name == "eps" for f in fields)
 
 
 def with_eps(attack: Attack, eps: float) -> Attack:

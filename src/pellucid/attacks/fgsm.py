@@ -1,5 +1,6 @@
 """The fast gradient sign method."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -60,6 +61,15 @@ class FGSM:
     def maximise(self, objective: Objective, x: Tensor, *, rng: Stream | None = None) -> Tensor:
         """Return x after one sign step up any per-example objective."""
         return self._step(plain(objective), check_images(x.detach()), leave=False)
+
+    def grid(
+        self, model: nn.Module, x: Tensor, y: Tensor, epsilons: Sequence[float], *, rng: Stream | None = None
+    ) -> Iterator[Tensor]:
+        """Yield the adversarial images for each eps; one gradient serves them all."""
+        with attacking(model, x, y, None, self.target, rng, self.mode) as setup:
+            evaluate = label_objective(model, setup, labels=self.labels)
+            signs = ascend(evaluate, setup.x, lambda point, slope, values, rows: torch.sign(slope), steps=1).x
+        yield from ((setup.x + eps * signs).clamp(0, 1) for eps in epsilons)
 
     def _step(self, evaluate: Evaluate, x: Tensor, leave: bool) -> Tensor:
         def move(point: Tensor, slope: Tensor, values: Tensor, rows: Tensor) -> Tensor:
