@@ -339,7 +339,7 @@ def test_seed_and_wall_time_of_a_task_without_parts(store):
     ("task", "place", "files"),
     [
         (ROSS, (4, 9), ("model.safetensors", "history.json", "config.json")),
-        (ATTACKED, (20, 25), ("predictions.parquet", "sizes.parquet")),
+        (ATTACKED, (20, 25), ("predictions.parquet", "sizes.parquet", "summary.json")),
         (EXPLAINED, (10, 12), ("maps.safetensors",)),
         (NORMS, (5, 12), ("norms.parquet",)),
     ],

@@ -2,6 +2,16 @@
 
 from pellucid.attacks.epsilon import has_eps, with_eps
 from pellucid.attacks.fgsm import FGSM
+from pellucid.attacks.learned import Learner, Taught, is_learner
+from pellucid.attacks.jsma import JSMA
 from pellucid.attacks.pgd import PGD
 
-__all__ = ["FGSM", "PGD", "has_eps", "with_eps"]
+__all__ = [
+    "FGSM",
+    "PGD",
+    "Learner",
+    "Taught",
+    "has_eps",
+    "is_learner",
+    "with_eps",
+]

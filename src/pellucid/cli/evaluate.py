@@ -64,8 +64,11 @@ def evaluate(
         for judge, path in enumerate(paths)
         for index, eps in enumerate(sizes)
     ]
+    summary = result.json("summary.json")
     if common.json:
-        common.say({"digest": digest(task), "folder": str(result.folder), "accuracy": rows, "meta": result.meta})
+        common.say(
+            {"digest": digest(task), "folder": str(result.folder), "accuracy": rows, **summary, "meta": result.meta}
+        )
         return
     counts = " (fooled at any iterate counts)" if task.stop_when_fooled else " (last iterate)" if attack else ""
     print(f"accuracy on {len(labels)} {part} images of {data}" + (f" under {attack}{counts}" if attack else ""))
@@ -75,6 +78,13 @@ def evaluate(
         for r in rows[judge * len(sizes) : (judge + 1) * len(sizes)]:
             grid.add_row(f"eps {fraction(r['epsilon'])}", f"{r['value']:6.1%}", f"{r['low']:.1%} - {r['high']:.1%}")
         screen().print(grid)
+    for warning in summary["warnings"]:
+        print(f"warning: {warning['check']} on {warning['images']} of {warning['of']} images: {warning['meaning']}")
+    if task.attack is not None:
+        spent = summary["passes"]
+        forward, backward = (sum(spent["attack"][way]) for way in ("forward", "backward"))
+        judging = sum(spent["evaluation"]["forward"])
+        print(f"passes: {forward:,} forward and {backward:,} backward to attack, {judging:,} forward to judge")
     print(f"predictions image by image: {result.folder}")
 
 

@@ -190,10 +190,10 @@ def adversarial_grid(
     else:
         variants = _variants(attack, epsilons)
     rng = rng or Stream()
-    images, predictions, notes = x, torch.zeros_like(y), {}
+    images, predictions = x, torch.zeros_like(y)
+    notes: Notes = {}
     rows = torch.arange(len(x), device=x.device)
-    clean = stop_when_fooled or None in variants
-    if clean:
+    if stop_when_fooled or None in variants:
         predictions = predict(model, x)
     if stop_when_fooled:
         rows = rows[predictions == y]

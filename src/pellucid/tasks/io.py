@@ -1,11 +1,13 @@
 """What a task sees of the world while it runs: its inputs, its data, its scratch folder, who is watching."""
 
 import functools
+import glob
 import platform
 import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
@@ -15,13 +17,15 @@ from torch import Tensor
 import pellucid
 from pellucid.data.split import Split
 from pellucid.errors import DataError, SpecError
-from pellucid.maths.passes import Passes, counted
+from pellucid.maths.passes import Passes, counted, note_backward, note_forward
+from pellucid.maths.resume import keeping
 from pellucid.models import Classifier, load_classifier
 from pellucid.protocols import Data, Progress, silent
 from pellucid.spec import digest
 from pellucid.store import Result, Store, read_json, read_tensors, write_json, write_tensors
 
 WORKERS = "workers.json"
+_PIECE = "--"  # between the name of a part and that of a piece of it
 
 
 @runtime_checkable
@@ -71,6 +75,7 @@ class Io:
     progress: Progress = silent
     data_used: dict[str, Any] = field(default_factory=dict)
     opened: dict[str, Result] = field(default_factory=dict)
+    lent: float = 0.0  # seconds of work of earlier processes that the part at hand is built on
 
     @property
     def scratch(self) -> Path:
@@ -123,17 +128,39 @@ class Io:
         write_json(self.scratch / "ledger.json", ledger)
 
     def part(self, name: str, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
-        """Return the tensors of a part, made once and then read: how tasks are resumed."""
-        path = self.scratch / f"{name}.safetensors"
-        if path.is_file():
-            return read_tensors(path)
-        began = time.monotonic()
+        """Return the tensors of a part, made once and then read: how tasks are resumed.
+
+        Work inside that is cut into pieces (`maths.resume.kept`) is remembered piece by piece until the part is
+        whole. A part's cost includes that of its pieces, also of those that an earlier process made.
+        """
+        with keeping(partial(self._piece, name)):
+            tensors = self._made(name, make)
+        for path in self.scratch.glob(f"{glob.escape(name)}{_PIECE}*.safetensors"):
+            path.unlink(missing_ok=True)
+        return tensors
+
+    def _piece(self, part: str, name: str, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+        key = f"{part}{_PIECE}{name}"
+        cost = self.ledger().get(key) if self._path(key).is_file() else None
+        if cost is not None:  # made by an earlier process: what it cost belongs to the part
+            note_forward(int(cost["forward"]))
+            note_backward(int(cost["backward"]))
+            self.lent += cost["seconds"]
+        return {name: values.to(self.device) for name, values in self._made(key, make).items()}
+
+    def _made(self, key: str, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+        if self._path(key).is_file():
+            return read_tensors(self._path(key))
+        began, lent = time.monotonic(), self.lent
         with counted() as passes:
             tensors = make()
         # The cost first: killed in between, the part is made, and counted, again.
-        self.spend(name, time.monotonic() - began, passes)
-        write_tensors(path, tensors)
+        self.spend(key, time.monotonic() - began + self.lent - lent, passes)
+        write_tensors(self._path(key), tensors)
         return tensors
+
+    def _path(self, key: str) -> Path:
+        return self.scratch / f"{key}.safetensors"
 
     def ledger(self) -> dict[str, dict[str, float]]:
         """Return what the parts have cost so far."""
@@ -165,7 +192,7 @@ class Io:
 
         "earlier" lists other versions, threads, devices or commits that parts of it were made with, if any.
         """
-        costs = list(self.ledger().values())
+        costs = [cost for key, cost in self.ledger().items() if _PIECE not in key]
         path = self.scratch / WORKERS
         workers = read_json(path)["workers"] if path.is_file() else []
         earlier = [worker for worker in workers if worker != self._worker()]

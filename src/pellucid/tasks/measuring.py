@@ -16,10 +16,11 @@ from pellucid.evaluate import make_and_judge
 from pellucid.explain import explain_pairs
 from pellucid.metrics import gradient_norms
 from pellucid.models import Classifier
-from pellucid.protocols import AttackField, DataField, InterpreterField, Part
+from pellucid.protocols import Attack, AttackField, DataField, InterpreterField, Part
 from pellucid.rng import Stream, derive
 from pellucid.spec import Count, Flag, Reals, Whole, name_of, register
-from pellucid.store import write_tensors
+from pellucid.store import write_json, write_tensors
+from pellucid.tasks.attacking import joined_notes, summary, taught
 from pellucid.tasks.io import Io
 from pellucid.tasks.parquet import write_columns, write_predictions, write_sizes
 from pellucid.tasks.training import NetworkField, network_name, stand_in
@@ -30,12 +31,15 @@ from pellucid.tasks.training import NetworkField, network_name, stand_in
 class Evaluate:
     """Examples made for one network at every eps, and what it and the judges predict for each of them.
 
-    The result is predictions.parquet, one row per image, judge and eps (judge 0 is the network itself), and
-    sizes.parquet, one row per image and eps: the perturbation's linf and l2 norm as found in the images, and
-    whether the prediction depended on the batch. Without an attack the only eps is 0: clean accuracy. Without
-    epsilons the attack is run once as described; where it has an eps that is the grid, and within a grid the
-    attack's own eps says nothing and is set to the largest. stop_when_fooled (white-box accuracy: any iterate
-    counts) is on without judges and off with them, when the attack runs all its steps, unless it is given.
+    The result is predictions.parquet, one row per image, judge and eps (judge 0 is the network itself);
+    sizes.parquet, one row per image and eps: the perturbation's linf and l2 norm as found in the images, whether
+    the prediction depended on the batch, and what the attack noted about the image; and summary.json: for each eps
+    the passes of the attack and those of judging it, and warnings of the attack, if any. An attack that learns from
+    images is taught on the first `fit_images` of the training part. Without an attack the only eps is 0: clean
+    accuracy. Without epsilons the attack is run once as described; where it has an eps that is the grid, and within
+    a grid the attack's own eps says nothing and is set to the largest. stop_when_fooled (white-box accuracy: any
+    iterate counts, and whom a smaller eps fooled is not attacked again) is on without judges and off with them,
+    when the attack runs all its steps, unless it is given.
     """
 
     network: NetworkField
@@ -75,33 +79,43 @@ class Evaluate:
             io.classes_fit(task, split)
         maker, judges = io.network(self.network), [io.network(judge) for judge in self.judges]
         n = _count(split, self.images)
+        attack = taught(io, maker, self.attack, self.epsilons, self.data, self.seed)
         found: list[dict[str, Tensor]] = []
         right = 0
-        for rows, part in _in_chunks(io, n, self.chunk, partial(self._work, io, maker, judges, split)):
+        for rows, part in _in_chunks(io, n, self.chunk, partial(self._work, io, maker, judges, split, attack)):
             found.append(part)
             right += int((part["predictions"][0, -1] == split.labels[rows].cpu()).sum())
             io.progress(int(rows[-1]) + 1, n, accuracy=right / (int(rows[-1]) + 1))
         predictions = torch.cat([part["predictions"] for part in found], 2)
-        write_predictions(
-            io.scratch / "predictions.parquet", predictions, split.labels[:n].cpu(), self.epsilons or (math.nan,)
-        )
+        epsilons = self.epsilons or (math.nan,)
+        write_predictions(io.scratch / "predictions.parquet", predictions, split.labels[:n].cpu(), epsilons)
+        notes = joined_notes(found)
         sizes = {key: torch.cat([part[key] for part in found], 1) for key in ("linf", "l2", "unstable")}
-        write_sizes(io.scratch / "sizes.parquet", sizes, self.epsilons or (math.nan,))
-        return ["predictions.parquet", "sizes.parquet"]
+        write_sizes(io.scratch / "sizes.parquet", sizes | notes, epsilons)
+        passes = torch.stack([part["passes"] for part in found]).sum(0)
+        write_json(io.scratch / "summary.json", summary(self.epsilons, passes, notes))
+        return ["predictions.parquet", "sizes.parquet", "summary.json"]
 
     def rehearse(self, io: Io) -> float:
         """Time a few images and return the seconds that all of them may take."""
         split = self.data.load(self.part)
         network = stand_in(io, self.network, split)
         judges = [network] * len(self.judges)
-        return _time_images(lambda rows: self._work(io, network, judges, split, rows), _count(split, self.images))
+        work = partial(self._work, io, network, judges, split, self.attack)
+        return _time_images(work, _count(split, self.images))
 
     def _work(
-        self, io: Io, maker: Classifier, judges: list[Classifier], split: Split, rows: Tensor
+        self,
+        io: Io,
+        maker: Classifier,
+        judges: list[Classifier],
+        split: Split,
+        attack: Attack | None,
+        rows: Tensor,
     ) -> dict[str, Tensor]:
         x, y = split.images(rows).to(io.device), split.labels[rows].to(io.device)
         rng = Stream(derive(self.seed, "attack"), rows.to(io.device))
-        return make_and_judge(maker, judges, x, y, self.attack, self.epsilons, rng, bool(self.stop_when_fooled))
+        return make_and_judge(maker, judges, x, y, attack, self.epsilons, rng, bool(self.stop_when_fooled))
 
 
 @register("task", "explain")
@@ -132,8 +146,9 @@ class Explain:
         split = io.data(self.data, self.part)
         io.classes_fit(self.network, split)
         network, n = io.network(self.network), _count(split, self.images)
+        attack = taught(io, network, self.attack, None, self.data, self.seed)
         found = []
-        for rows, part in _in_chunks(io, n, self.chunk, partial(self._work, io, network, split)):
+        for rows, part in _in_chunks(io, n, self.chunk, partial(self._work, io, network, split, attack)):
             found.append(part)
             io.progress(int(rows[-1]) + 1, n)
         write_tensors(io.scratch / "maps.safetensors", {k: torch.cat([part[k] for part in found]) for k in found[0]})
@@ -143,12 +158,14 @@ class Explain:
         """Time a few images and return the seconds that all of them may take."""
         split = self.data.load(self.part)
         network = stand_in(io, self.network, split)
-        return _time_images(lambda rows: self._work(io, network, split, rows), _count(split, self.images))
+        return _time_images(partial(self._work, io, network, split, self.attack), _count(split, self.images))
 
-    def _work(self, io: Io, network: Classifier, split: Split, rows: Tensor) -> dict[str, Tensor]:
+    def _work(
+        self, io: Io, network: Classifier, split: Split, attack: Attack | None, rows: Tensor
+    ) -> dict[str, Tensor]:
         x, y = split.images(rows).to(io.device), split.labels[rows].to(io.device)
         rng = Stream(derive(self.seed, "explain"), rows.to(io.device))
-        return explain_pairs(network, x, y, self.attack, self.interpreters, rng) | {"labels": y}
+        return explain_pairs(network, x, y, attack, self.interpreters, rng) | {"labels": y}
 
 
 @register("task", "input_gradients")

@@ -1,0 +1,67 @@
+"""What attacks need around a measurement: to be taught, and their passes, notes and warnings written down."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pellucid.attacks import Taught, is_learner, with_eps
+from pellucid.attacks.masking import MASKING
+from pellucid.metrics.robustness import unnoted
+from pellucid.models import Classifier
+from pellucid.protocols import Attack, Data
+from pellucid.rng import Stream, derive
+from pellucid.tasks.io import Io
+
+_NOTE = "note_"
+
+
+def taught(
+    io: Io, network: Classifier, attack: Attack | None, epsilons: Sequence[float] | None, data: Data, seed: int
+) -> Attack | None:
+    """Return an attack that is ready: one that learns has seen training images, at every eps, part by part."""
+    if attack is None or not is_learner(attack):
+        return attack
+    learner: Any = attack
+    split = io.data(data, "train")
+    rows = torch.arange(min(len(split), learner.fit_images))
+    x, y = split.images(rows).to(io.device), split.labels[rows].to(io.device)
+    stream = Stream(derive(seed, "fit"), rows.to(io.device))
+    states = {}
+    for number, eps in enumerate([None] if epsilons is None else epsilons):
+        if eps != 0:
+            variant: Any = attack if eps is None else with_eps(attack, eps)
+            found = io.part(f"fit-{number}", partial(variant.fit, network, x, y, rng=stream))
+            states[eps] = {name: values.to(io.device) for name, values in found.items()}
+    return Taught(learner, states)
+
+
+def joined_notes(parts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Return the notes (E, N) of all parts, by name; where a part has none, as for images that were not attacked."""
+    known = {name: values for part in parts for name, values in part.items() if name.startswith(_NOTE)}
+    joined = {}
+    for name, like in known.items():
+        values = [part[name] if name in part else _blank(like, part["linf"].shape) for part in parts]
+        joined[name.removeprefix(_NOTE)] = torch.cat([v.cpu() for v in values], 1)
+    return joined
+
+
+def _blank(like: Tensor, shape: torch.Size) -> Tensor:
+    return unnoted(like, shape.numel()).view(shape)
+
+
+def summary(epsilons: Sequence[float] | None, passes: Tensor, notes: dict[str, Tensor]) -> dict[str, Any]:
+    """Return what summary.json holds: passes (E, 3) in words, and a warning for each check that was not passed."""
+    forward, backward, judging = passes.T.tolist()
+    warnings = [
+        {"check": name, "images": int(notes[name].any(0).sum()), "of": notes[name].shape[1], "meaning": meaning}
+        for name, meaning in MASKING.items()
+        if name in notes and bool(notes[name].any())
+    ]
+    return {
+        "epsilons": None if epsilons is None else list(epsilons),
+        "passes": {"attack": {"forward": forward, "backward": backward}, "evaluation": {"forward": judging}},
+        "warnings": warnings,
+    }
