@@ -13,6 +13,10 @@ class InputError(PellucidError):
     """Images or labels that are not what a public door accepts."""
 
 
+class GradientError(InputError):
+    """A gradient in the image that cannot be used: NaN, or cut off inside the network. Scores may still be of use."""
+
+
 class DataError(PellucidError):
     """A data set that is missing, unreadable or not what it was when a result was made from it."""
 

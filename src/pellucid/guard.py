@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from pellucid.errors import InputError
+from pellucid.errors import GradientError, InputError
 from pellucid.protocols import Mode
 from pellucid.rng import global_seed
 
@@ -79,7 +79,9 @@ def check_logits(logits: Tensor, x: Tensor) -> Tensor:
     Raises InputError if not. The weights must be frozen: they too would make the logits differentiable.
     """
     if x.requires_grad and torch.is_grad_enabled() and not logits.requires_grad:
-        raise InputError("the network's output does not depend on its input (it was detached): no gradient reaches it")
+        raise GradientError(
+            "the network's output does not depend on its input (it was detached): no gradient reaches it"
+        )
     wrong = len(logits) - int(logits.detach().isfinite().flatten(1).all(1).sum())
     if wrong:
         raise InputError(f"the network's logits are NaN or infinite for {wrong} of {len(logits)} images")

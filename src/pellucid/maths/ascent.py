@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from pellucid.errors import InputError
+from pellucid.errors import GradientError
 from pellucid.maths.passes import gradient
 
 
@@ -64,7 +64,7 @@ def ascend(
             value, success = evaluate(point, rows)
         slope = gradient(value, point) if moving else None
         if slope is not None and bool(slope.isnan().any()):
-            raise InputError("the gradient of the objective contains NaN: there is no direction to climb")
+            raise GradientError("the gradient of the objective contains NaN: there is no direction to climb")
         point, value = point.detach(), value.detach().to(wide)
         finished = torch.zeros_like(rows, dtype=torch.bool) if success is None else success
         going = leave and bool(finished.any())
