@@ -81,7 +81,14 @@ def undisturbed(tmp_path_factory):
 
 def contents(store: Path) -> dict[str, bytes]:
     """Return every result file that must be equal to the bit: all but records of time, and pages that show them."""
-    ours = ("model.safetensors", "history.json", "predictions.parquet", "sizes.parquet", "norms.parquet", "summary.json")
+    ours = (
+        "model.safetensors",
+        "history.json",
+        "predictions.parquet",
+        "sizes.parquet",
+        "norms.parquet",
+        "summary.json",
+    )
     return {
         str(path.relative_to(store)): path.read_bytes()
         for path in sorted(store.rglob("*"))

@@ -24,7 +24,10 @@ from pellucid.tasks import Evaluate, Options, Train, run
 DATA = Digits(train=30, validation=10, test=20)
 TRAINED = Train(data=DATA, model=RossCNN(filters=(2, 3), hidden=8), steps=7, batch_size=10, log_every=3)
 ATTACKED = Evaluate(network=TRAINED, data=DATA, attack=PGD(eps=0.1, steps=2), epsilons=(0.0, 0.2), chunk=8)
-FILES = ((TRAINED, ("model.safetensors", "history.json")), (ATTACKED, ("predictions.parquet", "sizes.parquet", "summary.json")))
+FILES = (
+    (TRAINED, ("model.safetensors", "history.json")),
+    (ATTACKED, ("predictions.parquet", "sizes.parquet", "summary.json")),
+)
 DEATHS = 2
 SECOND = 12  # the operation at which the second run dies
 OPERATIONS = ((os, "fsync"), (os, "replace"), (os, "link"), (os, "rename"), (os, "unlink"), (shutil, "rmtree"))

@@ -6,7 +6,7 @@ from pellucid.metrics import wilson
 from pellucid.report import Cell, Settings
 from pellucid.spec import digest, name_of
 from pellucid.store import Result
-from pellucid.studies.ross2018_page.settings import settings_of
+from pellucid.studies.page.settings import settings_of
 from pellucid.studies.ross2018_tables import PRINTED
 from pellucid.tasks.io import Io
 

@@ -4,7 +4,7 @@ import re
 
 from pellucid.report import Claim, Section, Table
 from pellucid.report.numbers import percent
-from pellucid.studies.ross2018_page.settings import duration
+from pellucid.studies.page.settings import duration
 from pellucid.studies.ross2018_page.source import Source
 from pellucid.studies.ross2018_page.training import trained
 
