@@ -34,13 +34,10 @@ def best_pair(a: Tensor, b: Tensor, free: Tensor) -> tuple[Tensor, Tensor]:
     pairs = torch.zeros(len(a), 2, dtype=torch.int64, device=a.device)
     found = torch.zeros(len(a), dtype=torch.bool, device=a.device)
     for group in _groups(width):
-        if len(group) == len(a):
-            inside, own = slice(None), row
-        else:
-            own = torch.full_like(width, -1).index_copy_(0, group, torch.arange(len(group), device=row.device))[row]
-            inside = own >= 0
-            own = own[inside]
-        shape, where = (len(group), max(1, int(width[group].max()))), (own, slot[inside])
+        numbers = torch.arange(len(group), device=row.device)
+        own = torch.full_like(width, -1).index_copy_(0, group, numbers)[row]
+        inside = own >= 0
+        shape, where = (len(group), max(1, int(width[group].max()))), (own[inside], slot[inside])
         features = place.new_zeros(shape).index_put_(where, place[inside])
         there = [
             slope.new_full(shape, -torch.inf).index_put_(where, slope[row[inside], place[inside]])
