@@ -53,16 +53,16 @@ def list_methods(
 
 def _entries(kind: str) -> list[dict[str, Any]]:
     if kind == "study":
-        from pellucid.studies import STUDIES, ross2018
+        from pellucid.studies import STUDIES
 
         return [
             {
-                "name": n,
-                "summary": (ross2018.__doc__ or "").split(":")[0].replace("\n", " "),
+                "name": name,
+                "summary": _study_documentation(name).split("\n\n")[0].split(":")[0].replace("\n", " "),
                 "fields": [],
                 "source": "",
             }
-            for n in STUDIES
+            for name in STUDIES
         ]
     from pellucid.spec import entries
 
@@ -119,7 +119,8 @@ def _one(kind: str, name: str) -> dict[str, Any]:
         from pellucid.studies import find_study
 
         find_study(name, "smoke")
-        return _entries(kind)[0] | {"documentation": _study_documentation(name)}
+        (entry,) = [row for row in _entries(kind) if row["name"] == name]
+        return entry | {"documentation": _study_documentation(name)}
     from pellucid.spec import lookup
 
     cls = lookup(kind, name)

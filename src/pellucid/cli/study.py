@@ -25,7 +25,7 @@ def run(name: str, /, *, scale: Scale = "smoke", out: Out = None, common: Common
     Parameters
     ----------
     name
-        The study: ross2018.
+        The study (pellucid list study).
     """
     from pellucid.studies import find_study
 
@@ -41,7 +41,7 @@ def show(name: str, /, *, scale: Scale = "smoke", timing: bool = True, common: C
     Parameters
     ----------
     name
-        The study: ross2018.
+        The study (pellucid list study).
     timing
         Time a few steps of every missing task, to estimate; takes seconds, or minutes at paper scale.
     """
@@ -83,7 +83,7 @@ def report(name: str, /, *, scale: Scale = "smoke", out: Out = None, common: Com
     Parameters
     ----------
     name
-        The study: ross2018.
+        The study (pellucid list study).
     """
     from pellucid.studies import find_study
     from pellucid.tasks.graph import plan
@@ -102,10 +102,14 @@ def report(name: str, /, *, scale: Scale = "smoke", out: Out = None, common: Com
 def _deliver(task: Any, result: Any, name: str, scale: str, out: Path | None, common: Common) -> None:
     folder = out or common.open_store().root / "reports" / f"{name}-{scale}"
     files = {file: (result.folder / file).read_bytes() for file in result.meta["files"]}
-    tables = common.open_store().open(task.tables).json("tables.json")
-    export(folder, files | {"tables.json": (json_text.dumps(tables, indent=1) + "\n").encode()})
+    tables: dict[str, Any] = {}
+    if hasattr(task, "tables"):
+        tables = common.open_store().open(task.tables).json("tables.json")
+        files["tables.json"] = (json_text.dumps(tables, indent=1) + "\n").encode()
+    export(folder, files)
     path = (folder / "report.html").resolve()
-    lines = [f"{claim['name']}: {claim['verdict']}. {claim['statement']}" for claim in tables["claims"]]
+    lines = [f"{claim['name']}: {claim['verdict']}. {claim['statement']}" for claim in tables.get("claims", ())]
+    lines += tables.get("readings", ())
     common.say({"study": name, "scale": scale, "report": str(path), **tables}, [*lines, "", str(path)])
 
 

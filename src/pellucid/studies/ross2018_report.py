@@ -24,8 +24,8 @@ class Ross2018Report:
 
     def run(self, io: Io) -> list[str]:
         """Render the page and its figures."""
-        from pellucid.studies.ross2018_page import build_report  # only who draws pays for it
         from pellucid.studies.page.files import files
+        from pellucid.studies.ross2018_page import build_report  # only who draws pays for it
 
         report = build_report(io, self.tables, tuple(zip(self.choices[::2], self.choices[1::2])))
         made = files(report)

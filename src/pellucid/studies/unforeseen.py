@@ -62,10 +62,10 @@ CHOICES = (
 )
 
 
-def study(scale_name: str) -> AttackedReport:
-    """Return the whole study as one task."""
+def network(scale_name: str) -> Train:
+    """Return the training of the undefended network."""
     scale = SCALES[scale_name]
-    network = Train(
+    return Train(
         data=scale.data,
         model=SmallCNN(),
         defence=Standard(),
@@ -74,6 +74,11 @@ def study(scale_name: str) -> AttackedReport:
         batch_size=scale.batch_size,
         log_every=250,
     )
+
+
+def study(scale_name: str) -> AttackedReport:
+    """Return the whole study as one task."""
+    scale, trained = SCALES[scale_name], network(scale_name)
     return AttackedReport(
         heading="Attacks that nobody trains against",
         about="An undefended Small network of Boopathy et al. 2020 under unforeseen attacks (Table 2, row Normal).",
@@ -83,7 +88,7 @@ def study(scale_name: str) -> AttackedReport:
             attacks=tuple(ATTACKS),
             evaluations=tuple(
                 Evaluate(
-                    network=network,
+                    network=trained,
                     data=scale.data,
                     attack=attack,
                     images=scale.images,
@@ -95,7 +100,7 @@ def study(scale_name: str) -> AttackedReport:
             printed=tuple(printed for _, printed in ATTACKS.values()),
         ),
         pictures=tuple(
-            Explain(network=network, data=scale.data, attack=attack, interpreters=(), images=scale.shown)
+            Explain(network=trained, data=scale.data, attack=attack, interpreters=(), images=scale.shown)
             for attack, _ in ATTACKS.values()
         ),
         choices=tuple(part for pair in CHOICES for part in pair),

@@ -9,11 +9,11 @@ from pellucid.report import (
     Gallery,
     GalleryRow,
     Panel,
-    Picture,
     Report,
     Section,
     Table,
 )
+from pellucid.report.pairs import STATES, image_pictures
 from pellucid.spec import digest, fraction
 from pellucid.studies.attacked_tables import by_measurement
 from pellucid.studies.page.settings import settings_of
@@ -137,22 +137,13 @@ def _warnings(groups: Groups) -> tuple[Table, ...]:
 
 
 def _gallery(task: Any, io: Io) -> Gallery:
-
-    measured: Any = task.tables
     rows = []
-    for attack, shown in zip(measured.attacks, task.pictures):
+    for attack, shown in zip(task.tables.attacks, task.pictures):
         maps = io.result(shown).tensors("maps.safetensors")
         classes = io.result(shown.network).json("config.json")["classes"]
-        pictures = []
-        for image in range(len(maps["labels"])):
-            for kind in ("clean", "adversarial"):
-                share, predicted = maps[f"probabilities_{kind}"][image].max(0)
-                right = bool(predicted == maps["labels"][image])
-                pixels = maps[kind][image].permute(1, 2, 0).squeeze(2).float().numpy()
-                name = classes[int(predicted)]
-                pictures.append(Picture(kind, pixels, label=name, confidence=float(share), right=right))
-            change = (maps["adversarial"][image] - maps["clean"][image]).permute(1, 2, 0).squeeze(2).float().numpy()
-            pictures.append(Picture("difference", change, kind="difference"))
+        pictures = [
+            picture for image in range(len(maps["labels"])) for picture in image_pictures(maps, image, classes, STATES)
+        ]
         rows.append(GalleryRow(attack, tuple(pictures)))
-    titles = ("clean", "adversarial", "difference") * (len(rows[0].pictures) // 3)
-    return Gallery("The first test images under each attack", tuple(rows), titles)
+    headings = tuple(picture.caption for picture in rows[0].pictures if picture is not None)
+    return Gallery("The first test images under each attack", tuple(rows), headings)
