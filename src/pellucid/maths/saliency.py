@@ -21,30 +21,23 @@ def best_pair(a: Tensor, b: Tensor, free: Tensor) -> tuple[Tensor, Tensor]:
     with the smallest p is taken, then the one with the smallest q. Saliency is computed in float64.
 
     A feature whose a is no higher and whose b is no lower than those of two others can be replaced by one of
-    them in every pair, so it is never needed. What is left, a handful, is found by one sort and two running
-    maxima and searched pair by pair, in pieces where it is long (a and b strictly anti-related: all D of them).
+    them in every pair, so it is never needed. Comparison with two strong features leaves few; of these, one sort and
+    two running maxima find the handful that must be searched pair by pair, in pieces where it is long (a and b
+    strictly anti-related: all D of them).
 
     >>> best_pair(torch.tensor([[1., 3., 2.]]), torch.tensor([[-2., 1., -1.]]), torch.ones(1, 3, dtype=torch.bool))
     (tensor([[0, 2]]), tensor([True]))
     """
     gain, fall = (_scaled(slope).masked_fill(~free, -torch.inf) for slope in (a, -b))
-    row, place = _candidates(gain, fall).nonzero(as_tuple=True)
-    width = torch.bincount(row, minlength=len(a))
-    slot = torch.arange(len(row), device=row.device) - (width.cumsum(0) - width)[row]
+    place = torch.arange(a.shape[1], device=a.device).expand(a.shape)
+    place, gain, fall = _packed(_promising(gain, fall), place, gain, fall)
+    kept = _candidates(gain, fall)
     pairs = torch.zeros(len(a), 2, dtype=torch.int64, device=a.device)
     found = torch.zeros(len(a), dtype=torch.bool, device=a.device)
-    for group in _groups(width):
-        numbers = torch.arange(len(group), device=row.device)
-        own = torch.full_like(width, -1).index_copy_(0, group, numbers)[row]
-        inside = own >= 0
-        shape, where = (len(group), max(1, int(width[group].max()))), (own[inside], slot[inside])
-        features = place.new_zeros(shape).index_put_(where, place[inside])
-        there = [
-            slope.new_full(shape, -torch.inf).index_put_(where, slope[row[inside], place[inside]])
-            for slope in (gain, fall)
-        ]
-        chosen, found[group] = _search(*there)
-        pairs[group] = features.gather(1, chosen)
+    for group in _groups(kept.sum(1)):
+        own_place, *own = _packed(kept[group], place[group], gain[group], fall[group])
+        chosen, found[group] = _search(*own)
+        pairs[group] = own_place.gather(1, chosen)
     return pairs, found
 
 
@@ -66,6 +59,26 @@ def _scaled(slope: Tensor) -> Tensor:
     slope = slope.double()
     peak = slope.abs().amax(1, keepdim=True).clamp(min=2.0**-1000)
     return slope * (torch.frexp(peak).mantissa / peak)  # the quotient is a power of two: nothing is rounded
+
+
+def _packed(kept: Tensor, place: Tensor, gain: Tensor, fall: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return what is kept of each row, in its order, followed by features at -inf up to a common length."""
+    row, column = kept.nonzero(as_tuple=True)
+    width = kept.sum(1)
+    slot = torch.arange(len(row), device=row.device) - (width.cumsum(0) - width)[row]
+    shape = (len(kept), max(1, int(width.max())) if len(kept) else 1)
+    gain, fall = (
+        values.new_full(shape, -torch.inf).index_put_((row, slot), values[row, column]) for values in (gain, fall)
+    )
+    return place.new_zeros(shape).index_put_((row, slot), place[row, column]), gain, fall
+
+
+def _promising(gain: Tensor, fall: Tensor) -> Tensor:
+    """Return which features (N, D) are not beaten in both by the two whose lower slope is highest."""
+    strong = torch.minimum(gain, fall).topk(min(2, gain.shape[1]), 1).indices
+    return (gain >= gain.gather(1, strong).amin(1, keepdim=True)) | (
+        fall >= fall.gather(1, strong).amin(1, keepdim=True)
+    )
 
 
 def _before(values: Tensor) -> Tensor:
