@@ -3,7 +3,7 @@
 from pellucid.maths.ascent import Step, ascend
 from pellucid.maths.balls import project, random_start, steepest
 from pellucid.maths.cam import cam
-from pellucid.maths.losses import certainty_entropy, cross_entropy, log_probability, margin
+from pellucid.maths.losses import certainty_entropy, cross_entropy, dlr, log_probability, margin, targeted_dlr
 from pellucid.maths.passes import Passes, counted, gradient
 
 __all__ = [
@@ -14,10 +14,12 @@ __all__ = [
     "certainty_entropy",
     "counted",
     "cross_entropy",
+    "dlr",
     "gradient",
     "log_probability",
     "margin",
     "project",
     "random_start",
     "steepest",
+    "targeted_dlr",
 ]

@@ -4,6 +4,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from pellucid.errors import InputError
+
 
 def _wide(logits: Tensor) -> Tensor:
     return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
@@ -32,3 +34,35 @@ def margin(logits: Tensor, target: Tensor) -> Tensor:
     logits = _wide(logits)
     own = torch.zeros_like(logits, dtype=torch.bool).scatter_(1, target[:, None], True)
     return logits.masked_fill(own, -torch.inf).amax(1) - logits.gather(1, target[:, None])[:, 0]
+
+
+_TINY = 1e-12  # keeps the difference of logits ratios finite where the logits are equal
+
+
+def dlr(logits: Tensor, target: Tensor) -> Tensor:
+    """Return the difference of logits ratio per example: logits (N, K), target (N,) -> (N,).
+
+    DLR = -(z_y - max_{j != y} z_j) / (z_pi1 - z_pi3), pi the order of the logits, largest first: the margin in a
+    unit that neither shifts nor scalings of the logits change; at least 0 where y is not predicted, in [-1, 0]
+    where it is. The denominator is raised by 1e-12, as in the authors' code. Raises InputError for K < 3.
+    Source: Croce & Hein 2020, Reliable evaluation of adversarial robustness, equation 6.
+    """
+    if logits.shape[1] < 3:
+        raise InputError(f"the difference of logits ratio needs at least 3 classes; there are {logits.shape[1]}")
+    first, _, third = _wide(logits).topk(3, 1).values.unbind(1)
+    return margin(logits, target) / (first - third + _TINY)
+
+
+def targeted_dlr(logits: Tensor, own: Tensor, target: Tensor) -> Tensor:
+    """Return the targeted difference of logits ratio: logits (N, K), true labels (N,), targets (N,) -> (N,).
+
+    -(z_y - z_t) / (z_pi1 - (z_pi3 + z_pi4) / 2), pi the order of the logits, largest first; the denominator is
+    raised by 1e-12, as in the authors' code. Raises InputError for K < 4.
+    Source: Croce & Hein 2020, Reliable evaluation of adversarial robustness, equation 7.
+    """
+    if logits.shape[1] < 4:
+        raise InputError(f"the targeted difference of logits ratio needs at least 4 classes; got {logits.shape[1]}")
+    wide = _wide(logits)
+    first, _, third, fourth = wide.topk(4, 1).values.unbind(1)
+    lead = wide.gather(1, own[:, None])[:, 0] - wide.gather(1, target[:, None])[:, 0]
+    return -lead / (first - (third + fourth) / 2 + _TINY)
