@@ -53,6 +53,12 @@ def distance(attack: Any, a: Tensor, b: Tensor) -> Tensor:
     return torch.linalg.vector_norm((a - b).double().flatten(1), ord=order, dim=1)
 
 
+def assert_in_the_ball(attack: Any, out: Tensor, x: Tensor) -> None:
+    if in_a_ball(attack):
+        far = float(distance(attack, out, x).max())
+        assert far <= attack.eps * (1 + 1e-5) + 1e-6, f"eps is {attack.eps}, but an image moved by {far}"
+
+
 def check_same_kind_of_images(attack: Any, world: World) -> None:
     for dtype in (torch.float32, torch.float64):
         for channels, size in ((1, (8, 6)), (3, (6, 9))):
@@ -109,15 +115,20 @@ def check_same_stream_same_images(attack: Any, world: World) -> None:
 
 def check_another_stream_changes_stochastic_attacks_only(attack: Any, world: World) -> None:
     x, y, model = pictures(N), labels(N), smooth()
-    outs = [attack(model, x, y, rng=Stream(seed)) for seed in (1, 2)]
+
+    def varies(*streams: Stream) -> bool:  # of three: from two starts all may end in the same corners of a ball
+        first = attack(model, x, y, rng=streams[0])
+        return any(not torch.equal(first, attack(model, x, y, rng=stream)) for stream in streams[1:])
+
+    by_seed = varies(*(Stream(seed) for seed in (1, 2, 3)))
     if getattr(attack, "random_start", None) is True:
-        assert not torch.equal(*outs), "a random start must depend on the stream"
+        assert by_seed, "a random start must depend on the stream"
     if getattr(attack, "random_start", None) is False and not has_field(type(attack), "sigma"):
-        assert torch.equal(*outs) or getattr(attack, "target", None) == "random", (
+        assert not by_seed or getattr(attack, "target", None) == "random", (
             "no random start, yet it depends on the stream"
         )
-    moved = [attack(model, x, y, rng=Stream(1, torch.arange(N) + shift)) for shift in (0, 1000)]
-    assert torch.equal(*outs) == torch.equal(*moved), "the numbers must depend on the seed and the positions alike"
+    by_position = varies(*(Stream(1, torch.arange(N) + shift) for shift in (0, 1000, 2000)))
+    assert by_seed == by_position, "the numbers must depend on the seed and the positions alike"
 
 
 def check_leaves_the_model_as_it_was(attack: Any, world: World) -> None:
@@ -293,8 +304,10 @@ def check_maximise_climbs_any_objective(attack: Any, world: World) -> None:
     assert out.shape == x.shape
     assert bool(((out >= 0) & (out <= 1)).all())
     everyone = torch.arange(N)
+    # An effect that is always on the image, such as snow, is climbed in from what it is without the attacker.
+    begun = attack.unoptimised(x, rng=Stream(4)) if hasattr(attack, "unoptimised") else x
     with torch.no_grad():
-        before, after = objective(x, everyone), objective(out, everyone)
+        before, after = objective(begun, everyone), objective(out, everyone)
     assert float(after.mean()) > float(before.mean()), "the objective did not rise"
     assert int((after > before).sum()) >= N - 1, "the objective rose for some rows only: are `rows` the right ones?"
     if in_a_ball(attack):

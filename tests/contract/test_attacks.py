@@ -1,5 +1,6 @@
 """Every registered attack, in every norm and with every listed choice, against every promise."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -7,8 +8,8 @@ import pytest
 import torch
 
 from . import attack_checks
-from .tiny import cases, option_cases
-from .worlds import World, pictures, smooth
+from .tiny import REAL, cases, option_cases, resized
+from .worlds import World, pictures, predicted, smooth
 
 CHECKS = [check for name, check in vars(attack_checks).items() if name.startswith("check_")]
 # What a choice such as loss="margin", keep="best" or mode="train" could break.
@@ -53,3 +54,43 @@ def test_a_thousand_classes(attack: Any) -> None:
     out = attack(smooth(1000), x, y)
     assert out.shape == x.shape
     assert bool(out.isfinite().all())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("attack", cases("attack"))
+def test_images_as_large_as_imagenets(attack: Any) -> None:
+    x, y = pictures(2, torch.float32, channels=3, size=(224, 224)), torch.tensor([0, 1])
+    out = attack(smooth(3, torch.float32, 3), x, y)
+    assert out.shape == x.shape
+    assert bool(((out >= 0) & (out <= 1)).all())
+    attack_checks.assert_in_the_ball(attack, out, x)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("attack", cases("attack"))
+@pytest.mark.parametrize("size", [(32, 48), (50, 31)], ids=str)
+def test_images_that_are_not_square(attack: Any, size: tuple[int, int]) -> None:
+    x, y = pictures(3, torch.float32, channels=3, size=size), torch.arange(3)
+    out = attack(smooth(3, torch.float32, 3), x, y)
+    assert out.shape == x.shape
+    assert bool(((out >= 0) & (out <= 1)).all())
+    attack_checks.assert_in_the_ball(attack, out, x)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("attack", cases("attack"))
+def test_under_bfloat16_autocast(attack: Any, world: World) -> None:
+    """Images stay float32 and in the ball, and the attack works about as well as without."""
+    (x, y), model = world.known, world.classifier
+    real = resized(attack, REAL)
+    if attack_checks.in_a_ball(real):
+        real = dataclasses.replace(real, eps=attack_checks.STRENGTH[real.norm])
+    plain = attack_checks.run(real, model, x, y)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        out = attack_checks.run(real, model, x, y)
+    assert (out.dtype, out.shape) == (x.dtype, x.shape)
+    assert bool(((out >= 0) & (out <= 1)).all())
+    attack_checks.assert_in_the_ball(real, out, x)
+    if attack_checks.changes_labels(attack):
+        fooled = [float((predicted(model, images) != y).float().mean()) for images in (plain, out)]
+        assert fooled[1] >= fooled[0] - 0.25, f"success {fooled[1]:.2f} under autocast, {fooled[0]:.2f} without"

@@ -9,10 +9,10 @@ import torch
 
 from pellucid.report import BoxFigure, Cell, CurveFigure, Gallery, HeatmapFigure, Table, render
 from pellucid.spec import digest
-from pellucid.studies.ross2018_page import build_report
 from pellucid.studies.page.files import figure_names, files, markdown
-from pellucid.studies.ross2018_page.gallery import examples
 from pellucid.studies.page.settings import brief, lines
+from pellucid.studies.ross2018_page import build_report
+from pellucid.studies.ross2018_page.gallery import examples
 
 from .made_up import MadeUpIo
 
