@@ -373,13 +373,14 @@ def check_it_works(attack: Any, world: World) -> None:
         by_noise = success((x + noise).clamp(0, 1))
         assert reached >= by_noise + 0.2, f"success {reached:.2f}, against {by_noise:.2f} for noise of the same size"
     if in_a_ball(real) and any(has_field(type(real), name) for name in REAL):
-        by_one = success(one_step(model, x, y, real.norm, real.eps))
+        by_one = success(one_step(model, x, y, real.norm, real.eps, getattr(real, "target", None)))
         assert reached >= by_one + 0.05, f"success {reached:.2f} in many steps, {by_one:.2f} in one of the same size"
 
 
-def one_step(model: nn.Module, x: Tensor, y: Tensor, norm: str, eps: float) -> Tensor:
+def one_step(model: nn.Module, x: Tensor, y: Tensor, norm: str, eps: float, rule: Any) -> Tensor:
+    """Return x after one step, towards the target of an attack that has a rule for it."""
     if norm == "linf":
-        return FGSM(eps=eps)(model, x, y)
+        return FGSM(eps=eps, target=rule)(model, x, y, rng=Stream(4))
     leaf = x.clone().requires_grad_(True)
     (slope,) = torch.autograd.grad(cross_entropy(model(leaf), y).sum(), leaf)
     size = torch.linalg.vector_norm(slope.flatten(1), ord=2 if norm == "l2" else 1, dim=1)
