@@ -18,9 +18,9 @@ from pellucid.spec import Member, entries, kind_of, lookup, name_of
 
 _LOOPS = ("steps", "iterations", "max_steps", "max_iterations")
 COSTS = dict.fromkeys((*_LOOPS, "samples", "points", "passes"), 3)
-COSTS |= {"queries": 20, "max_queries": 20, "search_steps": 2, "restarts": 1}
+COSTS |= {"queries": 20, "max_queries": 20, "search_steps": 2, "restarts": 1, "times": 2}
 REAL = dict.fromkeys(_LOOPS, 20)
-REAL |= {"queries": 300, "max_queries": 300, "search_steps": 5}
+REAL |= {"queries": 500, "max_queries": 500, "search_steps": 5}
 
 EPS: Mapping[str | None, float] = {"linf": 0.1, "l2": 1.0, "l1": 4.0}
 NEEDED: Mapping[str, Any] = {
@@ -50,7 +50,8 @@ def tiny(cls: type, **given: Any) -> Any:
     for field in dataclasses.fields(cls):
         no_default = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         if no_default and field.init and field.name not in filled:
-            filled[field.name] = _value(cls, field.name, hints[field.name], filled.get("norm"))
+            norm = filled.get("norm", getattr(cls, "norm", None))  # a field, or one norm for the whole class
+            filled[field.name] = _value(cls, field.name, hints[field.name], norm)
     try:
         return resized(cls(**filled), COSTS, only_down=True)
     except SpecError as error:
@@ -153,7 +154,11 @@ def cases(kind: str) -> list[Any]:
 
 
 def options(method: Any) -> Iterator[tuple[str, Any]]:
-    """Yield (label, variant) with one listed choice changed at a time; what a class refuses is left out."""
+    """Yield (label, variant) with one listed choice changed at a time; what a class refuses is left out.
+
+    An eps that the class fills in where none is given may depend on the choice, and is filled in anew.
+    """
+    own = {f.name: None for f in dataclasses.fields(method) if f.name == "eps" and f.default is None}
     for field in dataclasses.fields(method):
         for value in choices(type(method), field.name) if field.name != "norm" else ():
             if value == getattr(method, field.name):
@@ -161,7 +166,7 @@ def options(method: Any) -> Iterator[tuple[str, Any]]:
             try:
                 yield (
                     f"{label(method)}-{field.name}={value}",
-                    dataclasses.replace(method, **{field.name: value}),
+                    dataclasses.replace(method, **own | {field.name: value}),
                 )
             except SpecError:
                 continue
