@@ -1,14 +1,20 @@
 """Attacks: images that a network misclassifies, made from images that it classifies."""
 
-from pellucid.attacks.elastic import Elastic
-from pellucid.attacks.deepfool import DeepFool
 from pellucid.attacks.aai import AAI
 from pellucid.attacks.apgd import APGD
+from pellucid.attacks.carlini_wagner import CarliniWagner
+from pellucid.attacks.combine import Restarts, Worst
+from pellucid.attacks.deepfool import DeepFool
+from pellucid.attacks.elastic import Elastic
 from pellucid.attacks.epsilon import has_eps, with_eps
+from pellucid.attacks.fab import FAB
 from pellucid.attacks.fgsm import FGSM
-from pellucid.attacks.isa import ISA, minimum_eps
 from pellucid.attacks.fog import Fog
+from pellucid.attacks.frank_wolfe import FrankWolfeL1
 from pellucid.attacks.gabor import Gabor
+from pellucid.attacks.isa import ISA, minimum_eps
+from pellucid.attacks.iterated_fgsm import IteratedFGSM
+from pellucid.attacks.iterated_tgsm import IteratedTGSM
 from pellucid.attacks.jpeg import JPEG
 from pellucid.attacks.jsma import JSMA
 from pellucid.attacks.learned import Learner, Taught, is_learner
@@ -16,26 +22,35 @@ from pellucid.attacks.pgd import PGD
 from pellucid.attacks.snow import Snow
 from pellucid.attacks.square import Square
 from pellucid.attacks.stadv import StAdv
+from pellucid.attacks.tgsm import TGSM
 
 __all__ = [
     "AAI",
-    "ISA",
-    "minimum_eps",
     "APGD",
-    "DeepFool",
+    "FAB",
     "FGSM",
+    "ISA",
     "JPEG",
     "JSMA",
     "PGD",
+    "TGSM",
+    "CarliniWagner",
+    "DeepFool",
     "Elastic",
     "Fog",
+    "FrankWolfeL1",
     "Gabor",
+    "IteratedFGSM",
+    "IteratedTGSM",
     "Learner",
+    "Restarts",
     "Snow",
     "Square",
     "StAdv",
     "Taught",
+    "Worst",
     "has_eps",
     "is_learner",
+    "minimum_eps",
     "with_eps",
 ]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pellucid.attacks.objective import Setup, Size, attacking, plain
-from pellucid.errors import InputError
+from pellucid.errors import GradientError, InputError
 from pellucid.guard import check_images, check_labels, check_logits
 from pellucid.maths.ascent import Ascent, Evaluate, Step
 from pellucid.maths.balls import project, random_start, steepest
@@ -254,7 +254,7 @@ def _look(evaluate: Evaluate, point: Tensor, rows: Tensor, climbing: bool) -> tu
         value, success = evaluate(point, rows)
     slope = gradient(value, point) if climbing else torch.zeros_like(point)
     if bool(slope.isnan().any()):
-        raise InputError("the gradient of the objective contains NaN: there is no direction to climb")
+        raise GradientError("the gradient of the objective contains NaN: there is no direction to climb")
     finished = torch.zeros_like(rows, dtype=torch.bool) if success is None else success
     return value.detach().to(torch.promote_types(point.dtype, torch.float32)), slope, finished
 
