@@ -1,0 +1,78 @@
+"""How far saliency maps moved: the interpretability discrepancy of Boopathy et al., on tensors."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from pellucid.errors import InputError
+
+Compared = Literal["one", "two", "all"]  # the classes whose maps are compared: {y}, {y, t}, or every class
+Distance = Literal["l1", "l2"]
+Positions = Literal["mean", "sum"]
+
+
+def compared_classes(compared: Compared, y: Tensor, target: Tensor, classes: int) -> Tensor:
+    """Return the classes C of the discrepancy, (N, M): one {y}, two {y, t}, all [K].
+
+    >>> compared_classes("two", torch.tensor([3, 0]), torch.tensor([1, 2]), classes=4)
+    tensor([[3, 1],
+            [0, 2]])
+    """
+    if compared == "one":
+        return y[:, None]
+    if compared == "two":
+        return torch.stack([y, target], 1)
+    return torch.arange(classes, device=y.device).expand(len(y), classes)
+
+
+def discrepancy(
+    before: Tensor,
+    after: Tensor,
+    distance: Distance = "l1",
+    *,
+    positions: Positions = "mean",
+    squared: bool = False,
+) -> Tensor:
+    """Return the mean distance of the maps of M classes before and after, per image; differentiable in both.
+
+    D = (1/|C|) sum_{c in C} ||s I(x, c) - s I(x', c)||_p, p = 1 or 2, where s = 1/u for maps whose mean over
+    their u positions is the score (positions="mean": CAM), and s = 1 for maps whose sum is (positions="sum":
+    integrated gradients). So scaled, D bounds changes of the scores (`discrepancy_bound`).
+    squared takes the square of each norm, as the authors' attack does (with positions="sum") for l2.
+
+    before, after (N, M, ...), one map of any shape per class in C -> (N,) >= 0, in float32 at least; the slope at
+    equal maps is 0. Raises InputError where the shapes differ or there is no axis of classes.
+    Source: Boopathy et al. 2020, equation 3. Deviations: none.
+
+    >>> before, after = torch.zeros(1, 2, 2, 2), torch.tensor([[[[0.0, 3.0], [4.0, 1.0]], [[0.0, 0.0], [0.0, 0.0]]]])
+    >>> discrepancy(before, after), discrepancy(before, after, positions="sum")
+    (tensor([1.]), tensor([4.]))
+    """
+    if before.shape != after.shape or before.ndim < 3:
+        raise InputError(f"maps must be (N, M, ...) of one shape; got {tuple(before.shape)} and {tuple(after.shape)}")
+    moved = (after - before).flatten(2)
+    moved = moved.float() if moved.dtype in (torch.float16, torch.bfloat16) else moved
+    if positions == "mean":
+        moved = moved / max(1, moved.shape[2])
+    if distance == "l1":
+        lengths = moved.abs().sum(2)
+        return (lengths.square() if squared else lengths).mean(1)
+    lengths = moved.square().sum(2) if squared else torch.linalg.vector_norm(moved, dim=2)
+    return lengths.mean(1)
+
+
+def discrepancy_bound(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
+    """Return the least two-class l1 discrepancy that any x' with f_t(x') >= f_y(x') can have, per image.
+
+    D_{2,l1}(x, x') >= (f_y(x) - f_t(x)) / 2, for maps that sum to the score up to a constant (for CAM: scaled by
+    1/u, positions="mean"). With raw CAMs, u times larger, both sides are not in the same units.
+
+    logits (N, K) of the clean images, y and target (N,) -> (N,), negative where the image already prefers the target.
+    Source: Boopathy et al. 2020, Proposition 1 (equation 5).
+
+    >>> discrepancy_bound(torch.tensor([[3.0, 1.0]]), torch.tensor([0]), torch.tensor([1]))
+    tensor([1.])
+    """
+    own, other = (logits.gather(1, label[:, None])[:, 0] for label in (y, target))
+    return (own - other) / 2
