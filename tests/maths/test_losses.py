@@ -3,7 +3,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from pellucid.maths import cam, certainty_entropy, cross_entropy, log_probability, margin
+from pellucid.errors import InputError
+from pellucid.maths import cam, certainty_entropy, cross_entropy, dlr, log_probability, margin, targeted_dlr
 
 
 @pytest.fixture
@@ -92,3 +93,41 @@ def test_a_cam_is_differentiable_in_features_and_weights(generator):
     assert torch.autograd.gradgradcheck(lambda f: cam(f, head)[0] ** 2, features)
     cam(features, head)[0].square().sum().backward()
     assert float(head.weight.grad.abs().sum()) > 0
+
+
+# ---------------------------------------------------------------------------------- difference of logits ratio
+
+
+def test_the_ratios_are_those_of_the_paper(logits, labels):
+    targets = (labels + 2) % 5
+    plain, aimed = [], []
+    for z, y, t in zip(logits.tolist(), labels.tolist(), targets.tolist()):
+        first, _, third, fourth, _ = sorted(z, reverse=True)
+        plain.append(-(z[y] - max(v for j, v in enumerate(z) if j != y)) / (first - third))
+        aimed.append(-(z[y] - z[t]) / (first - (third + fourth) / 2))
+    assert dlr(logits, labels).tolist() == pytest.approx(plain)
+    assert targeted_dlr(logits, labels, targets).tolist() == pytest.approx(aimed)
+
+
+def test_the_ratios_know_neither_shift_nor_scale(logits, labels):
+    targets = (labels + 1) % 5
+    torch.testing.assert_close(dlr(7 * logits + 3, labels), dlr(logits, labels))
+    torch.testing.assert_close(targeted_dlr(7 * logits + 3, labels, targets), targeted_dlr(logits, labels, targets))
+    assert torch.equal(dlr(logits, labels) > 0, logits.argmax(1) != labels)
+    assert (dlr(logits, logits.argmax(1)) >= -1).all()
+    assert dlr(torch.zeros(1, 4), torch.tensor([1])).tolist() == [0]  # all equal: no 0 / 0
+    assert dlr(logits.half(), labels).dtype == torch.float32
+
+
+def test_the_gradients_of_the_ratios_agree_with_finite_differences(logits, labels):
+    logits.requires_grad_(True)
+    assert torch.autograd.gradcheck(lambda z: dlr(z, labels), logits)
+    assert torch.autograd.gradcheck(lambda z: targeted_dlr(z, labels, (labels + 2) % 5), logits)
+
+
+def test_the_ratios_refuse_too_few_classes():
+    y = torch.zeros(2, dtype=torch.int64)
+    with pytest.raises(InputError, match="at least 3 classes"):
+        dlr(torch.randn(2, 2), y)
+    with pytest.raises(InputError, match="at least 4 classes"):
+        targeted_dlr(torch.randn(2, 3), y, y)

@@ -227,7 +227,8 @@ def _fooled(search: _Search, rows: Tensor, logits: Tensor) -> Tensor:
 
 def _rounding(logits: Tensor) -> Tensor:
     """Return how far the logits of an image may differ from batch to batch, (n,), with a good deal to spare."""
-    return logits.abs().amax(1) * torch.finfo(logits.dtype).eps ** 0.5
+    unit: float = torch.finfo(logits.dtype).eps ** 0.5
+    return logits.abs().amax(1) * unit
 
 
 def _certain(logits: Tensor) -> Tensor:
