@@ -96,8 +96,8 @@ def resized(value: Any, sizes: Mapping[str, int], only_down: bool = False) -> An
     changed = {}
     for field in dataclasses.fields(value):
         old = getattr(value, field.name)
-        if field.name in sizes and type(old) is int:
-            changed[field.name] = min(old, sizes[field.name]) if only_down else sizes[field.name]
+        if field.name in sizes and (type(old) is int or old is None):  # None: as many as the image's size asks for
+            changed[field.name] = min(old, sizes[field.name]) if only_down and old is not None else sizes[field.name]
         else:
             changed[field.name] = resized(old, sizes, only_down)
     return dataclasses.replace(value, **{k: v for k, v in changed.items() if v != getattr(value, k)})
