@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from pellucid.errors import InputError
 from pellucid.guard import check_images, check_labels, check_logits, frozen, recording
-from pellucid.maths.ascent import Evaluate, Step
+from pellucid.maths.ascent import Ascent, Evaluate, Step
 from pellucid.maths.losses import cross_entropy, margin
 from pellucid.protocols import Mode, Objective, TargetRule
 from pellucid.rng import Stream
@@ -76,11 +76,18 @@ def choose_target(rule: TargetRule, logits: Tensor, y: Tensor, rng: Stream) -> T
     return others.argmax(1) if rule == "runner_up" else others.argmin(1)
 
 
-def label_objective(model: nn.Module, setup: Setup, loss: Loss = "cross_entropy", labels: Labels = "true") -> Evaluate:
+def label_objective(
+    model: nn.Module,
+    setup: Setup,
+    loss: Loss = "cross_entropy",
+    labels: Labels = "true",
+    tolerance: float | None = None,
+) -> Evaluate:
     """Return evaluate(x', rows): the loss of the label, or minus that of the target; finished where it succeeded.
 
     labels="predicted" takes the model's own prediction on x' instead of the true label, ties sharing the mass,
-    against label leaking (Kurakin et al. 2016b; Ross & Doshi-Velez 2018).
+    against label leaking (Kurakin et al. 2016b; Ross & Doshi-Velez 2018). tolerance caps the value: beyond it there
+    is nothing left to climb.
     """
     checked = False
 
@@ -94,14 +101,32 @@ def label_objective(model: nn.Module, setup: Setup, loss: Loss = "cross_entropy"
             checked = True
         predicted = logits.detach().argmax(1)
         if setup.target is not None:
-            return Step(-_LOSSES[loss](logits, setup.target[rows]), predicted == setup.target[rows])
-        finished = predicted != setup.y[rows]
-        if labels == "predicted":
-            top = (logits.detach() == logits.detach().amax(1, keepdim=True)).to(logits.dtype)
-            return Step(functional.cross_entropy(logits, top / top.sum(1, keepdim=True), reduction="none"), finished)
-        return Step(_LOSSES[loss](logits, setup.y[rows]), finished)
+            values, finished = -_LOSSES[loss](logits, setup.target[rows]), predicted == setup.target[rows]
+        else:
+            values, finished = _untargeted(logits, setup.y[rows], loss, labels), predicted != setup.y[rows]
+        return Step(values if tolerance is None else values.clamp(max=tolerance), finished)
 
     return evaluate
+
+
+def _untargeted(logits: Tensor, y: Tensor, loss: Loss, labels: Labels) -> Tensor:
+    if labels == "true":
+        return _LOSSES[loss](logits, y)
+    top = (logits.detach() == logits.detach().amax(1, keepdim=True)).to(logits.dtype)
+    return functional.cross_entropy(logits, top / top.sum(1, keepdim=True), reduction="none")
+
+
+def take_better(best: Ascent, run: Ascent, left: Tensor) -> Tensor:
+    """Put what is better in another run on the rows `left` into `best`, in place; return the rows that changed.
+
+    A success is better than a failure, a higher value better than a lower one.
+    """
+    better = (run.finished & ~best.finished[left]) | (
+        (run.finished == best.finished[left]) & (run.values > best.values[left])
+    )
+    for kept, new in zip(best, run):
+        kept[left[better]] = new[better]
+    return left[better]
 
 
 def plain(objective: Objective) -> Evaluate:

@@ -6,13 +6,14 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from pellucid.attacks.objective import Loss, Size, attacking, label_objective, plain
+from pellucid.attacks.objective import Loss, Size, attacking, label_objective, plain, take_better
+from pellucid.errors import SpecError
 from pellucid.guard import check_images
 from pellucid.maths.ascent import Ascent, Evaluate, ascend
 from pellucid.maths.balls import project, random_start, steepest
 from pellucid.protocols import Mode, Norm, Objective, TargetRule
 from pellucid.rng import Stream
-from pellucid.spec import Count, Flag, register
+from pellucid.spec import Count, Flag, NonNegative, register
 
 
 @register("attack", "pgd")
@@ -28,10 +29,15 @@ class PGD:
     uniformly from the ball. restarts > 1 keeps, per image, a run that succeeds, and the highest loss otherwise.
     keep="last" returns the last iterate, as the papers do; "best" the one with the highest loss.
     stop_when_fooled lets images leave once misclassified (or classified as the target).
-    loss="margin" is max_{j != y} z_j - z_y.
+    loss="margin" is max_{j != y} z_j - z_y; a tolerance tau caps it at tau, so that images stay where they are
+    misclassified by that much: max(max_{j != t} z_j - z_t, -tau) is lowered for a target.
+    direction="sign" (l2 only; for linf it is the same) has d(g) = sign(g): step_size is then that of every pixel, and
+    None means 2.5 eps / steps / sqrt(C H W), the same l2 length. order="box_ball" (l2 only; for linf it is the same)
+    clips to [0, 1] before the projection, which draws the clipped point towards x and so keeps it within [0, 1].
     mode="train" is for attacks inside training. Raises InputError for images outside [0, 1] and labels out of range.
     Source: Madry et al. 2018, section 2.1; Boopathy et al. 2020, section 5 (order: step, ball, box; they evaluate
-    without random start). Deviations: none.
+    without random start; their margin loss, after Carlini & Wagner 2017, has a tolerance); Zhang & Zhu 2019, authors'
+    code (direction="sign", order="box_ball", no random start). Deviations: none.
     """
 
     norm: Norm = "linf"
@@ -41,9 +47,21 @@ class PGD:
     random_start: Flag = True
     restarts: Count = 1
     loss: Loss = "cross_entropy"
+    tolerance: NonNegative | None = None
+    direction: Literal["steepest", "sign"] = "steepest"
+    order: Literal["ball_box", "box_ball"] = "ball_box"
     target: TargetRule | None = None
     keep: Literal["last", "best"] = "last"
     mode: Mode = "eval"
+
+    def check(self) -> None:
+        """Refuse options that would change nothing."""
+        if self.tolerance is not None and self.loss != "margin":
+            raise SpecError("attack pgd takes a tolerance with loss margin only")
+        if self.norm == "linf" and (self.direction, self.order) != ("steepest", "ball_box"):
+            raise SpecError(
+                "attack pgd takes direction sign and order box_ball with norm l2 only: for linf they change nothing"
+            )
 
     def __call__(
         self,
@@ -57,7 +75,8 @@ class PGD:
     ) -> Tensor:
         """Return the adversarial images."""
         with attacking(model, x, y, target, self.target, rng, self.mode) as setup:
-            return self._climb(label_objective(model, setup, self.loss), setup.x, setup.rng, stop_when_fooled)
+            evaluate = label_objective(model, setup, self.loss, tolerance=self.tolerance)
+            return self._climb(evaluate, setup.x, setup.rng, stop_when_fooled)
 
     def maximise(self, objective: Objective, x: Tensor, *, rng: Stream | None = None) -> Tensor:
         """Return x' in the ball around x that maximises any per-example objective."""
@@ -73,23 +92,20 @@ class PGD:
             run = self._run(evaluate, x, left, rng.child("restart", restart), leave)
             if best is None:
                 best = run
-                continue
-            better = (run.finished & ~best.finished[left]) | (
-                (run.finished == best.finished[left]) & (run.values > best.values[left])
-            )
-            for kept, new in zip(best, run):
-                kept[left[better]] = new[better]
+            else:
+                take_better(best, run, left)
         assert best is not None
         return best.x
 
     def _run(self, evaluate: Evaluate, x: Tensor, left: Tensor, rng: Stream, leave: bool) -> Ascent:
-        origin, step = x[left], 2.5 * self.eps / self.steps if self.step_size is None else self.step_size
+        origin, step = x[left], self._step(x)
 
         def move(point: Tensor, slope: Tensor, values: Tensor, rows: Tensor) -> Tensor:
             centre = origin[rows]
-            return (centre + project(self.norm, point + step * steepest(self.norm, slope) - centre, self.eps)).clamp(
-                0, 1
-            )
+            ahead = point + step * (torch.sign(slope) if self.direction == "sign" else steepest(self.norm, slope))
+            if self.order == "box_ball":
+                ahead = ahead.clamp(0, 1)
+            return (centre + project(self.norm, ahead - centre, self.eps)).clamp(0, 1)
 
         start = origin
         if self.random_start and self.eps > 0:
@@ -103,3 +119,9 @@ class PGD:
             leave=leave,
             judge=self.restarts > 1,
         )
+
+    def _step(self, x: Tensor) -> float:
+        if self.step_size is not None:
+            return self.step_size
+        length = 2.5 * self.eps / self.steps
+        return length / max(1, x[0].numel()) ** 0.5 if self.direction == "sign" and len(x) else length
