@@ -46,7 +46,7 @@ class JSMA:
     says: the method is defined so. It also ends where no pair qualifies, and after `steps` steps; steps None means
     floor(gamma D / 2) pairs, or floor(gamma D) pixels: a share gamma of the image. Pixels at the end of the range
     that theta moves to are not chosen; a pixel once chosen is not chosen again, unless again=True: then it is until
-    it reaches the end (of no account at theta = 1 or -1). Of equal pairs the one with the smallest p is taken, then
+    it reaches the end (of no account at theta = 1 or -1). The default is CleverHans'. Of equal pairs the one with the smallest p is taken, then
     the smallest q. The attack is always targeted: at the labels of the call, or by the rule `target`, "random"
     uniformly over the classes that are not y. A note "target" says at which class each image was aimed.
 
@@ -60,11 +60,10 @@ class JSMA:
     whatever the number of classes; the forward of a step is the check of the step before. Memory is linear in D.
     Raises InputError for images outside [0, 1], labels out of range, fewer than two classes, slopes that are
     not finite, and by `maximise`, since a single objective has no other classes; SpecError for theta = 0.
-    Source: Papernot et al. 2016, "The limitations of deep learning in adversarial settings", equation 8 and
-    algorithms 2 and 3; Ross & Doshi-Velez 2018, figure 5; Jakubovitz & Giryes 2018, section 4.3.
+    Source: Papernot et al. 2016, "The limitations of deep learning in adversarial settings", equations
+    8 to 10; Ross & Doshi-Velez 2018, figure 5; Jakubovitz & Giryes 2018, section 4.3.
     Deviations: where no pair qualifies, CleverHans 2 (used by Ross & Doshi-Velez) silently takes the pixel with
-    index 0; here the image stays as it is. Pixels that start at the end of the range are not in the search domain,
-    as in CleverHans; Papernot et al. begin with all pixels and drop them when they reach the end (again=True).
+    index 0; here the image stays as it is.
     """
 
     theta: Annotated[Real, Ge(-1), Le(1)] = 1.0
