@@ -2,6 +2,7 @@
 
 from pellucid.attacks.aai import AAI
 from pellucid.attacks.apgd import APGD
+from pellucid.attacks.autoattack import AutoAttack
 from pellucid.attacks.carlini_wagner import CarliniWagner
 from pellucid.attacks.combine import Restarts, Worst
 from pellucid.attacks.deepfool import DeepFool
@@ -34,6 +35,7 @@ __all__ = [
     "JSMA",
     "PGD",
     "TGSM",
+    "AutoAttack",
     "CarliniWagner",
     "DeepFool",
     "Elastic",

@@ -1,7 +1,7 @@
 """Signs that an accuracy under attack is too good to be true: checks of the network, image by image."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -49,10 +49,21 @@ def checks(model: nn.Module, x: Tensor, y: Tensor) -> dict[str, Tensor]:
     >>> checks(sure, torch.rand(2, 1, 1, 3), torch.tensor([0, 1]))["probabilities"]
     tensor([True, True])
     """
+    return look(model, x, y).flags
+
+
+class Look(NamedTuple):
+    """What one look at a network told: the logits (N, K), where no gradient can be used (N,), and the flags."""
+
+    logits: Tensor
+    blind: Tensor
+    flags: dict[str, Tensor]
+
+
+def look(model: nn.Module, x: Tensor, y: Tensor) -> Look:
+    """Do what `checks` does, and keep the logits; blind are images whose gradient is not finite or does not exist."""
     x = check_images(x.detach())
     y = check_labels(y, len(x), single=True)
-    if not len(x):
-        return {name: torch.zeros(0, dtype=torch.bool, device=x.device) for name in MASKING if name not in _LATER}
     with frozen(model), recording():
         with torch.no_grad(), _Watch() as watch:
             logits = model(x)
@@ -61,17 +72,18 @@ def checks(model: nn.Module, x: Tensor, y: Tensor) -> dict[str, Tensor]:
         check_labels(y, len(x), logits.shape[1])
         with torch.no_grad():
             again = model(x)
-        slope = _slope(model, x, y)
-    return {
+        leaf = x.clone().requires_grad_(True)
+        loss = cross_entropy(model(leaf), y)
+        slope = gradient(loss, leaf).flatten(1)  # zeros where the network cut it off
+    finite = slope.isfinite().all(1)
+    flags = {
         "randomised": differ(logits, again),
         "probabilities": are_probabilities(logits),
         "zero_gradient": (slope == 0).all(1),
-        "non_finite_gradient": ~slope.isfinite().all(1),
-        "optimises_in_forward": torch.full_like(y, watch.seen, dtype=torch.bool),
+        "non_finite_gradient": ~finite,
+        "optimises_in_forward": torch.full_like(finite, watch.seen),
     }
-
-
-_LATER = ("black_box_beats_white_box",)  # known only when the attacks have been run
+    return Look(logits, ~finite if loss.requires_grad else torch.ones_like(finite), flags)
 
 
 def differ(logits: Tensor, again: Tensor) -> Tensor:
@@ -84,12 +96,6 @@ def are_probabilities(logits: Tensor) -> Tensor:
     """Say for each row (N, K) whether it could be a distribution: nothing below 0, and a sum of 1."""
     tolerance = max(1e-5, 4 * torch.finfo(logits.dtype).eps)
     return (logits >= 0).all(1) & ((logits.double().sum(1) - 1).abs() <= tolerance)
-
-
-def _slope(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """Return the gradient of the cross entropy in the image, flat (N, D), zero where none reaches it."""
-    leaf = x.clone().requires_grad_(True)
-    return gradient(cross_entropy(model(leaf), y), leaf).flatten(1)
 
 
 class _Watch(TorchFunctionMode):
