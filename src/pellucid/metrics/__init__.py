@@ -2,6 +2,8 @@
 
 from pellucid.metrics.gradients import GradientNorms, gradient_norms, log_probabilities
 from pellucid.metrics.maps import Stability, kendall_tau, stability
+from pellucid.metrics.overlap import misclassification_overlap
+from pellucid.metrics.perturbation import relative_perturbation, rho_adv
 from pellucid.metrics.robustness import (
     accuracy,
     accuracy_curve,
@@ -11,21 +13,29 @@ from pellucid.metrics.robustness import (
     transfer_predictions,
 )
 from pellucid.metrics.statistics import Interval, bootstrap_mean, wilson
+from pellucid.metrics.unforeseen import CALIBRATED, Calibration, adversarial_test_accuracy, unforeseen_attack_robustness
 
 __all__ = [
+    "CALIBRATED",
+    "Calibration",
     "GradientNorms",
     "Interval",
     "Stability",
     "accuracy",
     "accuracy_curve",
     "adversarial_grid",
+    "adversarial_test_accuracy",
     "bootstrap_mean",
     "gradient_norms",
     "kendall_tau",
     "log_probabilities",
+    "misclassification_overlap",
     "predict",
+    "relative_perturbation",
+    "rho_adv",
     "stability",
     "transfer_matrix",
     "transfer_predictions",
+    "unforeseen_attack_robustness",
     "wilson",
 ]
