@@ -48,7 +48,8 @@ class JSMA:
     that theta moves to are not chosen; a pixel once chosen is not chosen again, unless again=True: then it is until
     it reaches the end (of no account at theta = 1 or -1). The default is CleverHans'. Of equal pairs the one with
     the smallest p is taken, then the smallest q. The attack is always targeted: at the labels of the call, or
-    by the rule `target`, "random" uniformly over the classes that are not y. A note "target" says at which class each image was aimed.
+    by the rule `target`, "random" uniformly over the classes that are not y. A note "target" says which
+    class each image was aimed at.
 
     pixels="single" chooses one pixel a step, by -a_p b_p with a_p > 0 and b_p < 0; Jakubovitz & Giryes take it for
     80 steps (MNIST) or 200 (CIFAR-10), with theta their epsilon. They do not print whether a pixel may be chosen
