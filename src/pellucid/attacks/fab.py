@@ -46,7 +46,7 @@ class FAB:
     Source: Croce & Hein 2020, Minimally distorted adversarial examples with a fast adaptive boundary attack,
     algorithm 1 and equations 4, 7-12; targets: Croce & Hein 2020, Reliable evaluation of adversarial robustness,
     section 5. Deviations: the default is FAB-T, as the untargeted form does not scale with K (the same paper).
-    A point is found only where its class leads by more than rounding, sqrt(machine epsilon) max |z|, and the final
+    A point is found only where its class leads by more than rounding, 64 machine epsilon max |z|, and the final
     search aims at twice that, not at zero: a point on the boundary itself would change its class with the batch it is
     in. AutoAttack's code has no such condition, no final search (final_steps=0), and takes each image out once a run
     succeeded within eps.
@@ -226,8 +226,8 @@ def _fooled(search: _Search, rows: Tensor, logits: Tensor) -> Tensor:
 
 
 def _rounding(logits: Tensor) -> Tensor:
-    """Return how far the logits of an image may differ from batch to batch, (n,), with a good deal to spare."""
-    unit: float = torch.finfo(logits.dtype).eps ** 0.5
+    """Return how far the logits of an image may differ from batch to batch, (n,), with something to spare."""
+    unit: float = min(64 * torch.finfo(logits.dtype).eps, 0.02)
     return logits.abs().amax(1) * unit
 
 
