@@ -82,7 +82,7 @@ def random_kernels(x: Tensor, rng: Stream) -> Tensor:
 
 def gabor_kernels(sides: Tensor, sigma: Tensor, waves: Tensor, angle: Tensor) -> Tensor:
     """Return Gabor kernels summed over orientations, all arguments (N,) -> (N, 23, 23); see Gabor."""
-    number = torch.arange(_ORIENTATIONS, device=angle.device)
+    number = torch.arange(_ORIENTATIONS, device=angle.device, dtype=angle.dtype)
     turned = angle[:, None] + math.pi * number / sides[:, None]
     axis = torch.linspace(-0.5, 0.5, _SIDE, device=angle.device, dtype=angle.dtype)
     down, across = axis[:, None], axis[None, :]
@@ -110,8 +110,8 @@ class Convolution:
         """Return the images of these rows, each convolved with its kernel."""
         spectrum = torch.fft.rfft2(images.to(self.dtype), s=self.room) * self.spectra[rows]
         full: Tensor = torch.fft.irfft2(spectrum, s=self.room).to(images.dtype)
-        rows, columns = (slice(self.reach, self.reach + n) for n in self.size)
-        return full[..., rows, columns]
+        height, width = self.size
+        return full[..., self.reach : self.reach + height, self.reach : self.reach + width]
 
 
 def quick_length(n: int) -> int:

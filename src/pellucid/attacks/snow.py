@@ -46,8 +46,9 @@ class Snow(Unforeseen):
     step are never limited. Raises InputError for images outside [0, 1], for other than 1 or 3 channels, and for labels
     out of range.
     Source: Kang et al. 2019 and their released code; Boopathy et al. 2020, Table 2 (eps, steps, step size).
-    Deviations: every image has flakes of its own, the released code draws seven per batch; sides that are no multiples
-    of 32 end in smaller blocks, where the released code leaves flakes unlimited (at 28 pixels all).
+    Deviations: every image has flakes of its own, the released code draws seven per batch; where a side
+    is no multiple of 4 pixels, flakes lie beyond its end too; where it is none of 32, the last blocks are smaller (the
+    released code leaves flakes there unlimited: at 28 pixels all).
     """
 
     eps: Size = 2.0

@@ -44,10 +44,9 @@ def _cosines() -> NDArray[np.float64]:
     Row (u, v), column (i, j): a(u) a(v) / 4 cos((2 i + 1) u pi / 16) cos((2 j + 1) v pi / 16), a(0) = 1 / sqrt 2.
     """
     place, frequency = np.arange(8), np.arange(8)[:, None]
-    one: NDArray[np.float64] = 0.5 * np.cos((2 * place + 1) * frequency * np.pi / 16)
+    one = np.asarray(0.5 * np.cos((2 * place + 1) * frequency * np.pi / 16), dtype=np.float64)
     one[0] /= np.sqrt(2)
-    both: NDArray[np.float64] = np.kron(one, one)
-    return both
+    return np.asarray(np.kron(one, one), dtype=np.float64)
 
 
 def _matrix(values: object, like: Tensor) -> Tensor:
@@ -98,7 +97,7 @@ def decode(c: Tensor, height: int, width: int) -> Tensor:
     chroma stays constant on 2x2 pixels."""
     cosines, luminance, chrominance = _bases(c)
     area, small = height * width, (height // 2, width // 2)
-    sizes = (area, area // 4, area // 4)
+    sizes = [area, area // 4, area // 4]
     planes = [
         _join((part.view(len(c), -1, 64) * steps) @ cosines, *size)
         for part, steps, size in zip(
