@@ -333,6 +333,9 @@ def brief(value: Any) -> str:
         default = f.default_factory() if f.default_factory is not MISSING else f.default
         if held == default or kind_of(held) == "task":
             continue
-        shown = fraction(held) if isinstance(held, float) else brief(held) if kind_of(held) else str(held)
+        if isinstance(held, tuple) and held and all(kind_of(part) for part in held):
+            shown = f"({', '.join(brief(part) for part in held)})"
+        else:
+            shown = fraction(held) if isinstance(held, float) else brief(held) if kind_of(held) else str(held)
         words.append(f"{f.name}={shown}")
     return " ".join(words)
