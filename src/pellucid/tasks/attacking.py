@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pellucid.attacks import Taught, is_learner, with_eps
-from pellucid.attacks.masking import MASKING
+from pellucid.attacks.masking import MASKING, REPLACED
 from pellucid.metrics.robustness import unnoted
 from pellucid.models import Classifier
 from pellucid.protocols import Attack, Data
@@ -57,7 +57,7 @@ def summary(epsilons: Sequence[float] | None, passes: Tensor, notes: dict[str, T
     forward, backward, judging = passes.T.tolist()
     warnings = [
         {"check": name, "images": int(notes[name].any(0).sum()), "of": notes[name].shape[1], "meaning": meaning}
-        for name, meaning in MASKING.items()
+        for name, meaning in {**MASKING, **REPLACED}.items()
         if name in notes and bool(notes[name].any())
     ]
     return {
