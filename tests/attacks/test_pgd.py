@@ -1,12 +1,14 @@
 import dataclasses
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from pellucid.attacks import FGSM, PGD
-from pellucid.maths import counted, cross_entropy
+from pellucid.errors import SpecError
+from pellucid.maths import counted, cross_entropy, margin
 from pellucid.metrics import predict
 from pellucid.rng import Stream
 
@@ -248,3 +250,110 @@ def test_the_caller_may_have_switched_gradients_off(linear, images):
         grown = attack.maximise(lambda x, rows: x.flatten(1).sum(1), images)
     assert torch.equal(quiet, attack(network, images, labels))
     assert (grown > images).any()
+
+
+def released(network, x, y, eps, step, steps, direction, order):
+    """PGD in l2, image by image, in NumPy: Zhang & Zhu's released order ends with one more clip to [0, 1]."""
+    out = []
+    for n in range(len(x)):
+        clean, point = x[n].numpy(), x[n].numpy()
+        for _ in range(steps):
+            leaf = torch.from_numpy(point)[None].requires_grad_(True)
+            (slope,) = torch.autograd.grad(cross_entropy(network(leaf), y[n : n + 1]).sum(), leaf)
+            slope = slope[0].numpy()
+            point = point + step * (np.sign(slope) if direction == "sign" else slope / np.sqrt((slope**2).sum()))
+            if order == "box_ball":
+                point = np.clip(point, 0, 1)
+            delta = point - clean
+            point = clean + delta * min(1, eps / np.sqrt((delta**2).sum()))
+            if order == "ball_box":
+                point = np.clip(point, 0, 1)
+        out.append(torch.from_numpy(np.clip(point, 0, 1)))
+    return torch.stack(out)
+
+
+@pytest.mark.parametrize("order", ["ball_box", "box_ball"])
+@pytest.mark.parametrize("direction", ["steepest", "sign"])
+def test_sign_steps_and_both_orders_are_their_definitions(rough, images, direction, order):
+    y = torch.arange(12) % 4
+    eps, step = 0.5, 0.06 if direction == "sign" else 0.2
+    attack = PGD(norm="l2", eps=eps, step_size=step, steps=8, random_start=False, direction=direction, order=order)
+    expected = released(rough, images, y, eps, step, 8, direction, order)
+    torch.testing.assert_close(attack(rough, images, y), expected, rtol=0, atol=1e-12)
+    others = [released(rough, images, y, eps, step, 8, direction, o) for o in ("ball_box", "box_ball")]
+    assert float((others[0] - others[1]).abs().max()) > 1e-3  # the box plays a part, and the orders differ
+
+
+def test_sign_steps_reach_the_l2_ball_where_normalised_ones_of_that_size_cannot(linear, middle):
+    network, y = linear(classes=2), torch.arange(12) % 2
+    attack = PGD(norm="l2", eps=0.12, step_size=0.005, steps=10, random_start=False)
+    moved = {
+        way: (dataclasses.replace(attack, direction=way)(network, middle, y) - middle).flatten(1).norm(dim=1)
+        for way in ("steepest", "sign")
+    }
+    torch.testing.assert_close(moved["steepest"], torch.full_like(moved["steepest"], 0.05))
+    torch.testing.assert_close(moved["sign"], torch.full_like(moved["sign"], 0.12))
+    one = PGD(norm="l2", eps=0.12, steps=10, direction="sign")
+    torch.testing.assert_close(  # by default a step has the same length in both directions
+        dataclasses.replace(one, random_start=False, steps=1, eps=10, step_size=one._step(middle))
+        .maximise(lambda x, rows: x.flatten(1).sum(1), middle)
+        .sub(middle)
+        .flatten(1)
+        .norm(dim=1),
+        torch.full((12,), 2.5 * 0.12 / 10, dtype=torch.float64),
+    )
+
+
+def leads(network, x, y):
+    with torch.no_grad():
+        return margin(network(x), y)
+
+
+@pytest.mark.parametrize("targeted", [False, True])
+def test_images_stay_where_the_margin_is_tolerated(linear, middle, targeted):
+    network, y = linear(classes=3), torch.arange(12) % 3
+    goal = (y + 1) % 3
+    attack = PGD(eps=0.3, step_size=0.005, steps=60, random_start=False, loss="margin", tolerance=0.5)
+    aim = {"target": goal} if targeted else {}
+    out, free = (a(network, middle, y, **aim) for a in (attack, dataclasses.replace(attack, tolerance=None)))
+    lead = -leads(network, out, goal) if targeted else leads(network, out, y)
+    reach = -leads(network, free, goal) if targeted else leads(network, free, y)
+    step = 2 * 0.005 * float(network.weight.detach().abs().sum(1).max())  # what one step can move the margin by
+    arrived = reach > 0.5 + step
+    assert bool(arrived.any())
+    assert bool((lead[arrived] >= 0.5).all())
+    clean = -leads(network, middle, goal) if targeted else leads(network, middle, y)
+    assert bool((lead[arrived] <= torch.maximum(clean, clean.new_tensor(0.5 + step))[arrived]).all())
+    assert torch.equal(out[clean > 0.5], middle[clean > 0.5])
+    assert float(reach.max()) > 0.5 + 2 * step
+    with pytest.raises(SpecError, match="loss margin only"):
+        PGD(eps=0.1, tolerance=0.1)
+
+
+def test_a_tolerance_of_nought_ends_just_behind_the_boundary(rough, images):
+    y = predict(rough, images)
+    attack = PGD(eps=0.1, steps=20, step_size=0.002, random_start=False, loss="margin")
+    early = attack(rough, images, y, stop_when_fooled=True)
+    held = dataclasses.replace(attack, tolerance=0.0)(rough, images, y)
+    fooled = predict(rough, early) != y
+    assert 0 < int(fooled.sum()) < 12
+    torch.testing.assert_close(held, early, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("options", [{"tolerance": 0.3, "loss": "margin"}, {"direction": "sign", "order": "box_ball"}])
+def test_stopping_early_gives_the_first_iterate_that_fooled(rough, images, options):
+    y = predict(rough, images)
+    attack = PGD(norm="l2", eps=0.3, steps=6, random_start=False, step_size=0.03, **options)
+    iterates = [images, *(dataclasses.replace(attack, steps=k)(rough, images, y) for k in range(1, 7))]
+    fooled = torch.stack([predict(rough, x) != y for x in iterates])
+    first = [int(column.nonzero()[0]) if column.any() else 6 for column in fooled.T]
+    assert len(set(first)) > 2
+    out = attack(rough, images, y, stop_when_fooled=True)
+    torch.testing.assert_close(out, torch.stack([iterates[first[n]][n] for n in range(12)]), rtol=0, atol=1e-12)
+
+
+def test_options_that_change_nothing_for_linf_are_refused():
+    for options in ({"direction": "sign"}, {"order": "box_ball"}):
+        with pytest.raises(SpecError, match="norm l2 only"):
+            PGD(eps=0.1, **options)
+        assert PGD(norm="l2", eps=0.1, **options)

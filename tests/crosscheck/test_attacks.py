@@ -1,6 +1,7 @@
-"""FGSM and PGD against foolbox and ART (Adversarial Robustness Toolbox), where the algorithms coincide.
+"""FGSM, its iterations and PGD against foolbox and ART (Adversarial Robustness Toolbox), where they coincide.
 
-Images lie away from 0 and 1, so that the order of ball and box, in which ART differs, plays no part. Pixels
+Images lie away from 0 and 1, so that the order of ball and box, in which ART differs, plays no part, but in the tests
+that ask about it. Runs of 1, 2, 3, ... steps are compared, which are the iterates, as nothing is random. Pixels
 whose gradient is under 1e-7 are left out: the sign of rounding noise is nobody's to predict.
 """
 
@@ -11,12 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pellucid.attacks import FGSM, PGD
+from pellucid.attacks import FGSM, PGD, TGSM, IteratedFGSM, IteratedTGSM
 from pellucid.maths.losses import cross_entropy
 from pellucid.models.classifier import Classifier
 from pellucid.rng import Stream, derive
 
-STEPS = (1, 3, 10)
+STEPS = (1, 2, 3, 4, 5, 10)
 NORMS: tuple[Literal["linf", "l2"], ...] = ("linf", "l2")
 EPS, STEP = {"linf": 0.08, "l2": 0.6}, {"linf": 0.02, "l2": 0.15}
 
@@ -131,6 +132,27 @@ def test_targeted_pgd_is_foolbox(foolbox: Any, model: Smooth, batch: tuple[Tenso
     assert torch.equal(by_rule(model, x, y), attack(model, x, y, target=aim))
 
 
+@pytest.mark.parametrize("targeted", [False, True])
+@pytest.mark.parametrize("steps", STEPS)
+def test_iterated_fgsm_is_foolbox(
+    foolbox: Any, model: Smooth, batch: tuple[Tensor, Tensor], steps: int, targeted: bool
+) -> None:
+    x, y = batch
+    aim = (y + 1) % 4
+    theirs = foolbox.attacks.LinfBasicIterativeAttack(abs_stepsize=0.02, steps=steps, random_start=False)
+    if targeted:
+        criterion = foolbox.criteria.TargetedMisclassification(aim)
+        ours = IteratedFGSM(eps=0.02, steps=steps, radius=0.08, target="next")(model, x, y)
+        assert_alike(model, x, aim, ours, by_foolbox(foolbox, theirs, model, x, criterion, 0.08))
+        free = IteratedTGSM(eps=0.02, steps=steps)(model, x, y)
+        assert_alike(model, x, aim, free, by_foolbox(foolbox, theirs, model, x, criterion, 1.0))
+    else:
+        ours = IteratedFGSM(eps=0.02, steps=steps, radius=0.08)(model, x, y)
+        assert_alike(model, x, y, ours, by_foolbox(foolbox, theirs, model, x, y, 0.08))
+        free = IteratedFGSM(eps=0.02, steps=steps)(model, x, y)
+        assert_alike(model, x, y, free, by_foolbox(foolbox, theirs, model, x, y, 1.0))
+
+
 # -------------------------------------------------------------------------------------------------------- ART
 
 
@@ -178,3 +200,74 @@ def test_pgd_is_art(art: Any, model: Smooth, batch: tuple[Tensor, Tensor], norm:
     )
     ours = PGD(norm=norm, eps=EPS[norm], step_size=STEP[norm], steps=steps, random_start=False)(model, x, y)
     assert_alike(model, x, y, ours, torch.from_numpy(theirs.generate(x.numpy(), y.numpy())))
+
+
+@pytest.mark.parametrize("steps", STEPS)
+def test_targeted_pgd_is_art(art: Any, model: Smooth, batch: tuple[Tensor, Tensor], steps: int) -> None:
+    from art.attacks.evasion import ProjectedGradientDescent
+
+    x, y = batch
+    aim = (y + 1) % 4
+    for norm in NORMS:
+        theirs = ProjectedGradientDescent(
+            art,
+            norm="inf" if norm == "linf" else 2,
+            eps=EPS[norm],
+            eps_step=STEP[norm],
+            max_iter=steps,
+            targeted=True,
+            num_random_init=0,
+            verbose=False,
+        )
+        ours = PGD(norm=norm, eps=EPS[norm], step_size=STEP[norm], steps=steps, random_start=False, target="next")(
+            model, x, y
+        )
+        assert_alike(model, x, aim, ours, torch.from_numpy(theirs.generate(x.numpy(), aim.numpy())))
+
+
+@pytest.mark.parametrize("steps", STEPS)
+def test_pgd_with_the_box_before_the_ball_is_art_at_the_edge_of_the_range(
+    art: Any, model: Smooth, batch: tuple[Tensor, Tensor], steps: int
+) -> None:
+    """ART clips every step to the range, then projects onto the ball."""
+    from art.attacks.evasion import ProjectedGradientDescent
+
+    x, y = (5 * (batch[0] - 0.5) + 0.5).clamp(0, 1), batch[1]
+    theirs = ProjectedGradientDescent(
+        art, norm=2, eps=EPS["l2"], eps_step=STEP["l2"], max_iter=steps, num_random_init=0, verbose=False
+    )
+    attack = PGD(norm="l2", eps=EPS["l2"], step_size=STEP["l2"], steps=steps, random_start=False, order="box_ball")
+    ours, expected = attack(model, x, y), torch.from_numpy(theirs.generate(x.numpy(), y.numpy()))
+    assert_alike(model, x, y, ours, expected)
+    if steps == 10:
+        other = PGD(norm="l2", eps=EPS["l2"], step_size=STEP["l2"], steps=steps, random_start=False)(model, x, y)
+        assert float((other - expected).abs().max()) > 1e-3, "the order plays no part here"
+
+
+@pytest.mark.parametrize("targeted", [False, True])
+@pytest.mark.parametrize("steps", STEPS)
+def test_iterated_fgsm_is_art(
+    art: Any, model: Smooth, batch: tuple[Tensor, Tensor], steps: int, targeted: bool
+) -> None:
+    from art.attacks.evasion import BasicIterativeMethod
+
+    x, y = batch
+    goal = (y + 1) % 4 if targeted else y
+    for radius in (0.08, 1.0):
+        theirs = BasicIterativeMethod(art, eps=radius, eps_step=0.02, max_iter=steps, targeted=targeted, verbose=False)
+        if radius == 1.0 and targeted:
+            ours = IteratedTGSM(eps=0.02, steps=steps)(model, x, y)
+        else:
+            attack = IteratedFGSM(eps=0.02, steps=steps, radius=None if radius == 1.0 else radius)
+            ours = attack(model, x, y, target=goal if targeted else None)
+        assert_alike(model, x, goal, ours, torch.from_numpy(theirs.generate(x.numpy(), goal.numpy())))
+
+
+def test_tgsm_is_art(art: Any, model: Smooth, batch: tuple[Tensor, Tensor]) -> None:
+    from art.attacks.evasion import FastGradientMethod
+
+    x, y = batch
+    aim = (y + 1) % 4
+    theirs = FastGradientMethod(art, eps=0.1, targeted=True, num_random_init=0)
+    expected = torch.from_numpy(theirs.generate(x.numpy(), aim.numpy()))
+    assert_alike(model, x, aim, TGSM(eps=0.1)(model, x, y), expected)

@@ -4,9 +4,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import stats
+from scipy import optimize, stats
 
-from pellucid.maths import project, random_start, steepest
+from pellucid.maths import fill_l1, project, random_start, steepest
 from pellucid.rng import Stream
 
 NORMS = ("linf", "l2")
@@ -169,3 +169,46 @@ def test_perturbations_of_infinite_length_are_projected_onto_the_sphere(huge):
     expected = torch.tensor([[0.5, -0.5, 0.0, *[0.5] * 14]])
     torch.testing.assert_close(project("l2", delta, 2.0), expected)
     torch.testing.assert_close(steepest("l2", delta), expected / 2)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_filling_the_l1_ball_solves_its_linear_programme(seed):
+    """max g d over sum |d| <= eps and |d_i| <= room_i, as a linear programme in d+ and d-."""
+    stream = Stream(seed)
+    like = torch.empty(3, 2, 2, 2, dtype=torch.float64)
+    g, room = stream.child("g").normal(like), stream.child("room").uniform(like)
+    g[1, 0] = 0  # no direction to push these
+    room[2, 1] = 0  # no room to push these
+    eps = torch.tensor([0.3, 2.0, 50.0], dtype=torch.float64)
+    found = fill_l1(g, eps, room)
+    assert bool((found.abs() <= room + 1e-12).all())
+    assert bool((found[g == 0] == 0).all())
+    assert bool((found.abs().flatten(1).sum(1) <= eps + 1e-12).all())
+    for n in range(3):
+        slope, most = g[n].flatten().numpy(), room[n].flatten().numpy()
+        best = optimize.linprog(
+            [*-slope, *slope], A_ub=[[1.0] * 16], b_ub=[float(eps[n])], bounds=[(0, m) for m in (*most, *most)]
+        )
+        assert float((g[n] * found[n]).sum()) == pytest.approx(-best.fun, abs=1e-9)
+
+
+def test_filling_the_l1_ball_beats_every_corner_of_a_small_box():
+    g, room = torch.tensor([[3.0, -2.0, 1.0]]), torch.tensor([[0.5, 0.2, 1.0]])
+    for eps in (0.0, 0.4, 0.5, 0.6, 1.0, 9.0):
+        grid = torch.cartesian_prod(*(torch.linspace(-1, 1, 41) * m for m in room[0]))
+        best = float((grid[grid.abs().sum(1) <= eps + 1e-6] @ g[0]).max())
+        assert float((g * fill_l1(g, eps, room)).sum()) >= best - 1e-5
+    assert fill_l1(g, 0.6, room)[0].tolist() == pytest.approx([0.5, -0.1, 0.0])
+    assert fill_l1(g[:0], 0.6, room[:0]).shape == (0, 3)
+
+
+def test_draws_from_the_l1_ball_are_uniform():
+    """|d| grows with the power of the dimension, every sign is as likely, and the shares of |d| are Dirichlet."""
+    draws = random_start("l1", torch.empty(4000, 1, 1, 3, dtype=torch.float64), 2.0, Stream(3)).flatten(1)
+    size = draws.abs().sum(1)
+    assert float(size.max()) <= 2
+    assert stats.kstest((size / 2).numpy() ** 3, "uniform").pvalue > 1e-3
+    orthants = torch.bincount(((draws > 0) * torch.tensor([1, 2, 4])).sum(1), minlength=8)
+    assert stats.chisquare(orthants.numpy()).pvalue > 1e-3
+    assert stats.kstest((draws[:, 0].abs() / size).numpy(), stats.beta(1, 2).cdf).pvalue > 1e-3
+    assert abs(float(stats.pearsonr(size.numpy(), (draws[:, 0].abs() / size).numpy()).statistic)) < 0.06
