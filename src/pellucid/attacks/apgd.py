@@ -55,7 +55,7 @@ class APGD:
 
     Raises InputError for images outside [0, 1], labels out of range and networks with one class.
     Source: Croce & Hein 2020, Reliable evaluation of adversarial robustness with an ensemble of diverse
-    parameter-free attacks, algorithm 1 and equations 6, 7. Deviations: for l2, P is ball, then box, as in the authors'
+    parameter-free attacks, algorithm 1 and section 4. Deviations: for l2, P is ball, then box, as in the authors'
     code, where the paper writes the projection on their intersection; their code returns the last misclassified
     iterate, and the clean image where none was.
     """

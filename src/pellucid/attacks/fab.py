@@ -13,6 +13,7 @@ from pellucid.errors import GradientError, InputError
 from pellucid.guard import check_labels, check_logits
 from pellucid.maths.balls import project, steepest
 from pellucid.maths.hyperplane import onto_hyperplane
+from pellucid.maths.losses import margin
 from pellucid.maths.passes import gradient
 from pellucid.protocols import Norm, Objective, TargetRule
 from pellucid.rng import Stream
@@ -40,11 +41,12 @@ class FAB:
     stop_when_fooled ends the search of an image once a misclassified point lies in the ball.
     boundaries="targets" (FAB-T) runs once for each of the `targets` other classes (K - 1 if there are fewer) that are
     likeliest at x, with s fixed to it; a step costs 2 forward and 1 backward pass. "nearest" is the form above, with
-    K - 1 backward passes. With a target (a rule, or labels at the call) s is the target, and only it is a success.
+    K - 1 backward passes. With a target t (a rule, or labels at the call) only t is a success, and the boundary is that
+    of its region, f = z_t - max_{j != t} z_j: the paper has no such attack.
     `maximise` raises InputError: there are no classes to cross between. Raises InputError too for images outside
     [0, 1], labels out of range and networks with one class.
     Source: Croce & Hein 2020, Minimally distorted adversarial examples with a fast adaptive boundary attack,
-    algorithm 1 and equations 4, 7-12; targets: Croce & Hein 2020, Reliable evaluation of adversarial robustness,
+    algorithm 1; targets: Croce & Hein 2020, Reliable evaluation of adversarial robustness,
     section 5. Deviations: the default is FAB-T, as the untargeted form does not scale with K (the same paper).
     A point is found only where its class leads by more than rounding, 64 machine epsilon max |z|, and the final
     search aims at twice that, not at zero: a point on the boundary itself would change its class with the batch it is
@@ -94,7 +96,7 @@ class FAB:
     def _aims(self, search: "_Search") -> Iterator[Tensor]:
         """Yield, run by run, the classes (N, M) whose boundaries are looked at."""
         if search.target is not None:
-            yield search.target[:, None]
+            yield search.target[:, None]  # once, against whatever class leads
         elif self.boundaries == "nearest":
             yield likeliest_others(search.clean, search.y, search.clean.shape[1])
         else:
@@ -110,7 +112,7 @@ class FAB:
             if not len(rows):
                 return
             origin = search.x[rows]
-            value, slope = self._boundary(search, point, search.own[rows], aims[rows])
+            value, slope = self._boundary(search, point, rows, aims[rows])
             there = onto_hyperplane(self.norm, point, slope, value)
             at_origin = value + (slope * (origin - point)).flatten(1).sum(1)
             from_origin = onto_hyperplane(self.norm, origin, slope, at_origin)
@@ -133,11 +135,11 @@ class FAB:
             direction = noise / noise.abs().amax((1, 2, 3), keepdim=True)
         return (origin + size.clamp(max=self.eps).view(-1, 1, 1, 1) / 2 * direction).clamp(0, 1)
 
-    def _boundary(self, search: "_Search", point: Tensor, own: Tensor, aims: Tensor) -> tuple[Tensor, Tensor]:
+    def _boundary(self, search: "_Search", point: Tensor, rows: Tensor, aims: Tensor) -> tuple[Tensor, Tensor]:
         """Return f_s (n,) and its gradient at each point, s being the class in `aims` with the nearest boundary."""
         point = point.detach().requires_grad_(True)
         logits = check_logits(search.model(point), point)
-        values = logits.gather(1, aims) - logits.gather(1, own[:, None])
+        values = _ahead(search, rows, logits, aims)
         nearest = torch.full_like(values[:, 0].detach(), torch.inf)
         kept, kept_slope = torch.zeros_like(nearest), torch.zeros_like(point)
         for number, value in enumerate(values.unbind(1)):
@@ -164,16 +166,16 @@ class FAB:
         return fooled
 
     def _cut(self, search: "_Search", enough: float) -> None:
-        """Look for a nearer point on the segment from each image to what was found (equation 12)."""
+        """Look for a nearer point on the segment from each image to what was found (the final search)."""
         rows = torch.nonzero((search.size > enough) & search.size.isfinite())[:, 0]
-        low, low_logits, own = search.x[rows], search.clean[rows], search.own[rows, None]
+        low, low_logits = search.x[rows], search.clean[rows]
         for _ in range(self.final_steps if len(rows) else 0):
             high, high_logits = search.found[rows], search.logits[rows]
             there = high_logits.argmax(1, keepdim=True)
             safe = 2 * _rounding(high_logits)
-            lead = (low_logits.gather(1, own) - low_logits.gather(1, there))[:, 0]
-            behind = (high_logits.gather(1, there) - high_logits.gather(1, own))[:, 0]
-            share = (lead + safe) / (lead + behind)
+            behind = -_ahead(search, rows, low_logits, there)[:, 0]
+            ahead = _ahead(search, rows, high_logits, there)[:, 0]
+            share = (behind + safe) / (behind + ahead)
             share = torch.where((share >= 0) & (share <= 1), share, torch.ones_like(share))  # also where it is NaN
             middle = (low + share.to(low).view(-1, 1, 1, 1) * (high - low)).clamp(0, 1)
             with torch.no_grad():
@@ -197,7 +199,6 @@ class _Search(NamedTuple):
     model: nn.Module
     x: Tensor
     y: Tensor
-    own: Tensor  # the class predicted at x, whose region is to be left
     target: Tensor | None
     clean: Tensor  # logits at x
     found: Tensor  # the nearest misclassified point, or where the search ended
@@ -212,11 +213,18 @@ def _begin(model: nn.Module, setup: Setup) -> _Search:
     check_labels(setup.y, len(setup.x), logits.shape[1])
     if setup.target is not None:
         check_labels(setup.target, len(setup.x), logits.shape[1], "target labels")
-    own = logits.argmax(1)
-    done = own != setup.y if setup.target is None else own == setup.target
+    predicted = logits.argmax(1)
+    done = predicted != setup.y if setup.target is None else predicted == setup.target
     size = torch.zeros_like(logits[:, 0], dtype=torch.promote_types(setup.x.dtype, torch.float32))
     size = size.masked_fill(~done, torch.inf)
-    return _Search(model, setup.x, setup.y, own, setup.target, logits, setup.x.clone(), size, logits.clone())
+    return _Search(model, setup.x, setup.y, setup.target, logits, setup.x.clone(), size, logits.clone())
+
+
+def _ahead(search: _Search, rows: Tensor, logits: Tensor, classes: Tensor) -> Tensor:
+    """Return by how much the logits of `classes` (n, M) lead that of the true label, or all others if targeted."""
+    if search.target is not None:
+        return margin(logits, search.target[rows]).neg()[:, None]
+    return logits.gather(1, classes) - logits.gather(1, search.y[rows, None])
 
 
 def _fooled(search: _Search, rows: Tensor, logits: Tensor) -> Tensor:

@@ -34,8 +34,7 @@ def onto_hyperplane(norm: Norm, x: Tensor, slope: Tensor, value: Tensor) -> Tens
 
     With v = -sign(value) slope and room_i the way from x_i to the end of the range that v_i points to:
     linf: delta_i = sign(v_i) min(t, room_i); l2: delta_i = sign(v_i) min(t |v_i|, room_i); t by `water_level`.
-    Source: Croce & Hein 2020, Minimally distorted adversarial examples, equation 4 and section 2.2; their l2 solution
-    in Hein & Andriushchenko 2017.
+    Source: Croce & Hein 2020, Minimally distorted adversarial examples, equation 4 (solved anew here).
     """
     wide = torch.promote_types(x.dtype, torch.float32)
     start, v, amount = x.flatten(1).to(wide), slope.flatten(1).to(wide), value.to(wide)

@@ -45,7 +45,7 @@ def dlr(logits: Tensor, target: Tensor) -> Tensor:
     DLR = -(z_y - max_{j != y} z_j) / (z_pi1 - z_pi3), pi the order of the logits, largest first: the margin in a
     unit that neither shifts nor scalings of the logits change; at least 0 where y is not predicted, in [-1, 0]
     where it is. The denominator is raised by 1e-12, as in the authors' code. Raises InputError for K < 3.
-    Source: Croce & Hein 2020, Reliable evaluation of adversarial robustness, equation 6.
+    Source: Croce & Hein 2020, Reliable evaluation of adversarial robustness, section 4.
     """
     if logits.shape[1] < 3:
         raise InputError(f"the difference of logits ratio needs at least 3 classes; there are {logits.shape[1]}")
@@ -58,7 +58,7 @@ def targeted_dlr(logits: Tensor, own: Tensor, target: Tensor) -> Tensor:
 
     -(z_y - z_t) / (z_pi1 - (z_pi3 + z_pi4) / 2), pi the order of the logits, largest first; the denominator is
     raised by 1e-12, as in the authors' code. Raises InputError for K < 4.
-    Source: Croce & Hein 2020, Reliable evaluation of adversarial robustness, equation 7.
+    Source: Croce & Hein 2020, Reliable evaluation of adversarial robustness, section 4.
     """
     if logits.shape[1] < 4:
         raise InputError(f"the targeted difference of logits ratio needs at least 4 classes; got {logits.shape[1]}")
