@@ -121,7 +121,7 @@ class AAI:
 
             def evaluate(point: Tensor, rows: Tensor) -> Step:
                 logits = check_logits(shared(point), point) if needed else None
-                maps = self.interpreter.maps(shared, point, labels[rows], create_graph=True)
+                maps = self.interpreter.maps(shared, point, labels[rows], create_graph=point.requires_grad)
                 values = gain(positions_of(maps), rows)
                 if logits is None:
                     return Step(values)

@@ -172,7 +172,9 @@ class _Search:
             logits = check_logits(self.model(point), point)
             images = left[rows]
             gap = margin(logits, self.target[images])
-            after = self.attack.interpreter.maps(self.model, point, self.classes[images], create_graph=True)
+            after = self.attack.interpreter.maps(
+                self.model, point, self.classes[images], create_graph=point.requires_grad
+            )
             moved = self._moved(self.before[images], after)
             fooled = logits.detach().argmax(1) == self.target[images]
             own = logits.detach().gather(1, self.setup.y[images, None])[:, 0]
