@@ -48,6 +48,8 @@ class Gabor(Unforeseen):
     target: TargetRule | None = None
     form: Form = "paper"
 
+    monotone = False  # the normalisation is left out of the gradient
+
     def effect(self, x: Tensor, rng: Stream) -> Effect:
         """Return the noise over images x."""
         eps, step, size = self.eps / _WHITE, self._step(self.eps), (x.shape[2], x.shape[3])

@@ -58,6 +58,8 @@ class Snow(Unforeseen):
     target: TargetRule | None = None
     form: Form = "paper"
 
+    monotone = False  # the limit may take back more than a step gave
+
     def effect(self, x: Tensor, rng: Stream) -> Effect:
         """Return the snow over images x."""
         check_grey_or_rgb(x, "snow")
