@@ -18,9 +18,9 @@ from pellucid.spec import Member, entries, kind_of, lookup, name_of
 
 _LOOPS = ("steps", "iterations", "max_steps", "max_iterations")
 COSTS = dict.fromkeys((*_LOOPS, "samples", "points", "passes"), 3)
-COSTS |= {"queries": 20, "max_queries": 20, "search_steps": 2, "restarts": 1, "times": 2}
-REAL = dict.fromkeys(_LOOPS, 20)
-REAL |= {"queries": 500, "max_queries": 500, "search_steps": 5}
+COSTS |= {"queries": 20, "max_queries": 20, "search_steps": 2, "restarts": 1, "times": 2, "adam_steps": 3}
+REAL: dict[str, float] = dict.fromkeys(_LOOPS, 20)
+REAL |= {"queries": 500, "max_queries": 500, "search_steps": 5, "adam_steps": 80, "learning_rate": 0.1}
 
 EPS: Mapping[str | None, float] = {"linf": 0.1, "l2": 1.0, "l1": 4.0}
 NEEDED: Mapping[str, Any] = {
@@ -87,7 +87,7 @@ def _holds_tuple(hint: Any) -> bool:
     return get_origin(hint) is tuple or any(_holds_tuple(part) for part in get_args(hint))
 
 
-def resized(value: Any, sizes: Mapping[str, int], only_down: bool = False) -> Any:
+def resized(value: Any, sizes: Mapping[str, float], only_down: bool = False) -> Any:
     """Return a description with its cost fields, and those of the descriptions in it, set to `sizes`."""
     if isinstance(value, tuple):
         return tuple(resized(part, sizes, only_down) for part in value)
@@ -96,7 +96,7 @@ def resized(value: Any, sizes: Mapping[str, int], only_down: bool = False) -> An
     changed = {}
     for field in dataclasses.fields(value):
         old = getattr(value, field.name)
-        if field.name in sizes and (type(old) is int or old is None):  # None: as many as the image's size asks for
+        if field.name in sizes and (type(old) in (int, float) or old is None):  # None: by the image's size
             changed[field.name] = min(old, sizes[field.name]) if only_down and old is not None else sizes[field.name]
         else:
             changed[field.name] = resized(old, sizes, only_down)

@@ -13,6 +13,7 @@ from pellucid.attacks.fgsm import FGSM
 from pellucid.attacks.fog import Fog
 from pellucid.attacks.frank_wolfe import FrankWolfeL1
 from pellucid.attacks.gabor import Gabor
+from pellucid.attacks.generator import GenerativePerturbation
 from pellucid.attacks.isa import ISA, minimum_eps
 from pellucid.attacks.iterated_fgsm import IteratedFGSM
 from pellucid.attacks.iterated_tgsm import IteratedTGSM
@@ -24,6 +25,7 @@ from pellucid.attacks.snow import Snow
 from pellucid.attacks.square import Square
 from pellucid.attacks.stadv import StAdv
 from pellucid.attacks.tgsm import TGSM
+from pellucid.attacks.universal import UniversalPerturbation
 
 __all__ = [
     "AAI",
@@ -42,6 +44,7 @@ __all__ = [
     "Fog",
     "FrankWolfeL1",
     "Gabor",
+    "GenerativePerturbation",
     "IteratedFGSM",
     "IteratedTGSM",
     "Learner",
@@ -50,6 +53,7 @@ __all__ = [
     "Square",
     "StAdv",
     "Taught",
+    "UniversalPerturbation",
     "Worst",
     "has_eps",
     "is_learner",

@@ -80,9 +80,7 @@ class UniversalPerturbation:
         """Return clip(x + v)."""
         x, v = check_images(x.detach() if isinstance(x, Tensor) else x), state["perturbation"]
         if x.shape[1:] != v.shape:
-            raise InputError(
-                f"the perturbation was learned for images {tuple(v.shape)}; these are {tuple(x.shape[1:])}"
-            )
+            raise InputError(f"this was learned for images {tuple(v.shape)}; these are {tuple(x.shape[1:])}")
         return (x + v.to(x)).clamp(0, 1)
 
     def maximise(self, objective: Objective, x: Tensor, *, rng: Stream | None = None) -> Tensor:
