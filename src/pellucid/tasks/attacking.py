@@ -42,7 +42,7 @@ def joined_notes(parts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
     """Return the notes (E, N) of all parts, by name; where a part has none, as for images that were not attacked."""
     known = {name: values for part in parts for name, values in part.items() if name.startswith(_NOTE)}
     joined = {}
-    for name, like in known.items():
+    for name, like in sorted(known.items()):  # a part that was read has its names in another order
         values = [part[name] if name in part else _blank(like, part["linf"].shape) for part in parts]
         joined[name.removeprefix(_NOTE)] = torch.cat([v.cpu() for v in values], 1)
     return joined
