@@ -76,7 +76,6 @@ def test_stages_survive_a_kill_and_their_notes_and_passes_are_written(ready, mon
     assert len(list(ready.scratch(task).glob("*--eps-1.stage-0*"))) == 1
     result = run(task, ready, FAST, Journal())
     assert len(calls) == 3  # the stages that had ended were not run again
-    b = pq.read_table(result.folder / "sizes.parquet").to_pydict()
     assert {name: (result.folder / name).read_bytes() for name in files} == files
     assert result.meta["passes"] == cost
     columns = pq.read_table(result.folder / "sizes.parquet").to_pydict()
