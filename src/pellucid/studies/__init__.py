@@ -5,10 +5,15 @@ from typing import Any
 
 from pellucid import tasks as _tasks  # a study's description may hold any task
 from pellucid.errors import SpecError
-from pellucid.studies import ross2018
+from pellucid.studies import gallery, ross2018, strength, unforeseen
 
 SCALES = ("smoke", "small", "paper")
-STUDIES: dict[str, Callable[[str], Any]] = {"ross2018": ross2018.study}
+STUDIES: dict[str, Callable[[str], Any]] = {
+    "ross2018": ross2018.study,
+    "strength": strength.study,
+    "unforeseen": unforeseen.study,
+    "gallery": gallery.study,
+}
 
 __all__ = ["SCALES", "STUDIES", "find_study"]
 _ = _tasks

@@ -21,6 +21,7 @@ from pellucid.tasks.io import Io
 
 Groups: TypeAlias = dict[tuple[str, str], list[dict[str, Any]]]
 Keys: TypeAlias = dict[tuple[str, str], str]
+Row: TypeAlias = tuple[Cell | str, ...]
 
 
 def build_report(io: Io, task: Any) -> Report:
@@ -62,22 +63,20 @@ _WARNINGS = "Signs that an accuracy is too good to be true, found by AutoAttack'
 
 
 def _cell(row: dict[str, Any], key: str) -> Cell:
-
     return Cell(row["value"], row["low"], row["high"], row["printed"], key)
 
 
 def _table(groups: Groups, keys: Keys) -> Table:
-
     grid = [row["epsilon"] for row in next(iter(groups.values()))]
     if all([row["epsilon"] for row in rows] == grid for rows in groups.values()):
         header = ("network", "attack", "images", *("clean" if eps == 0 else f"eps {fraction(eps)}" for eps in grid))
-        rows = tuple(
+        wide: list[Row] = [
             (network, attack, str(rows[0]["images"]), *(_cell(row, keys[network, attack]) for row in rows))
             for (network, attack), rows in groups.items()
-        )
-        return Table("Accuracy (95 % intervals)", header, rows)
+        ]
+        return Table("Accuracy (95 % intervals)", header, tuple(wide))
     header = ("attack", "eps", "accuracy", "mean linf", "mean l2", "images")
-    rows = tuple(
+    long: list[Row] = [
         (
             attack,
             "" if row["epsilon"] is None else fraction(row["epsilon"]),
@@ -88,12 +87,11 @@ def _table(groups: Groups, keys: Keys) -> Table:
         )
         for (network, attack), rows in groups.items()
         for row in rows
-    )
-    return Table("Accuracy (95 % intervals), and how far the images moved in units of [0, 1]", header, rows)
+    ]
+    return Table("Accuracy (95 % intervals), and how far the images moved in units of [0, 1]", header, tuple(long))
 
 
 def _curves(groups: Groups, keys: Keys) -> CurveFigure:
-
     panels = []
     for name in dict.fromkeys(network for network, _ in groups):
         lines = tuple(
@@ -113,8 +111,7 @@ def _curves(groups: Groups, keys: Keys) -> CurveFigure:
 
 
 def _costs(groups: Groups, keys: Keys) -> Table:
-
-    rows = []
+    rows: list[Row] = []
     for (network, attack), found in groups.items():
         n = found[0]["images"]
         cost = [sum(row[way] for row in found) / n for way in ("forward", "backward")]
