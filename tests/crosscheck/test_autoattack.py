@@ -1,9 +1,9 @@
 """AutoAttack against the authors' own package (pyautoattack) and the port in torchattacks, on one small network.
 
 The three draw other random numbers, so single images may fall to one and not to another; the robust accuracy is
-what an evaluation reports, and has to agree with the authors' within half a point. Measured on the 400 digits: linf 58.00 %
-here, 58.00 % in pyautoattack, 58.25 % in torchattacks; l2 53.75 %, 54.00 % and 55.00 %, which is why the port, whose l2
-attacks leave more images standing, is held to be no stronger. Run with
+what an evaluation reports, and has to agree with the authors' within half a point. Measured on the 400 digits: linf
+58.00 % here, 58.00 % in pyautoattack, 58.25 % in torchattacks; l2 53.75 %, 54.00 % and 55.00 %, which is why the
+port, whose l2 attacks leave more images standing, is held to be no stronger. Run with
 
     pytest tests/crosscheck/test_autoattack.py -m slow -s
 """
