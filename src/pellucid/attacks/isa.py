@@ -2,9 +2,10 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
+from pydantic import BeforeValidator
 from torch import Tensor, nn
 
 from pellucid.attacks.objective import Setup, Size, attacking
@@ -13,7 +14,7 @@ from pellucid.errors import InputError
 from pellucid.guard import check_labels, check_logits
 from pellucid.maths.ascent import Step, ascend
 from pellucid.maths.balls import project
-from pellucid.maths.discrepancy import Compared, Distance, compared_classes, discrepancy
+from pellucid.maths.discrepancy import Compared, Order, compared_classes, discrepancy
 from pellucid.maths.losses import margin
 from pellucid.maths.notes import note
 from pellucid.protocols import InterpreterField, Objective, TargetRule
@@ -25,6 +26,11 @@ _FIRST_G, _MOST_G = 5e-5, 1.0
 _SHARE, _SLOPE = 0.2, 1000.0  # the authors' step: 0.2 eps clip(1000 gradient, -1, 1)
 
 Direction = Callable[[Tensor], Tensor]
+
+
+def _number(value: Any) -> Any:
+    """Read "1" and "2" as numbers, as they come from the command line."""
+    return int(value) if isinstance(value, str) and value.isdigit() else value
 
 
 class Sneaked(NamedTuple):
@@ -55,7 +61,8 @@ class ISA:
 
     min_{||delta||_inf <= eps} lambda CW(delta) + D(x, x + delta),
     CW = max(max_{j != t} f_j(x') - f_t(x'), -tau), lambda by bisection the smallest that still succeeds (CW = -tau);
-    D is the discrepancy of the maps of one class {y}, two {y, t} or all (`maths.discrepancy`); f are logits.
+    D is the discrepancy of the maps of one class {y}, two {y, t} or all, in the l1 or l2 norm (p = 1 or 2; see
+    `maths.discrepancy`); f are logits.
 
     x (N, C, H, W) in [0, 1], y (N,) true labels -> x' with |x' - x| <= eps (linf, in units of [0, 1]). interpreter is
     any whose maps can be differentiated; on piecewise linear networks the slope of gradient maps is zero almost
@@ -65,7 +72,7 @@ class ISA:
     until its bracket has two ends, which is then halved on a log scale, per image. Returned is the successful
     iterate of lowest discrepancy (where minimisation is exact, that of the smallest lambda), and for images
     without success the one with the highest margin of the target.
-    form="code" is the authors' equivalent CW + g D: raw maps (sum over positions), squared norm for l2,
+    form="code" is the authors' equivalent CW + g D: raw maps (sum over positions), squared norm for p = 2,
     steps step_size clip(1000 gradient, -1, 1), g from 5e-5 in [0, 1] (success: min(2 g, midpoint); failure:
     midpoint), success f_t >= f_y, and the last iterate of the largest successful g, or of the last round.
     stop_when_fooled lets an image leave with the first iterate classified as the target, whatever its maps.
@@ -79,7 +86,7 @@ class ISA:
     interpreter: InterpreterField
     eps: Size
     classes: Compared = "two"
-    distance: Distance = "l1"
+    p: Annotated[Order, BeforeValidator(_number)] = 1
     form: Literal["paper", "code"] = "paper"
     tau: NonNegative = 0.1
     step_size: Size | None = None
@@ -206,9 +213,9 @@ class _Search:
 
     def _moved(self, before: Tensor, after: Tensor) -> Tensor:
         if self.paper:
-            return discrepancy(before, after, self.attack.distance)
-        squared = self.attack.distance == "l2"
-        return discrepancy(before, after, self.attack.distance, positions="sum", squared=squared)
+            return discrepancy(before, after, self.attack.p)
+        squared = self.attack.p == 2
+        return discrepancy(before, after, self.attack.p, positions="sum", squared=squared)
 
     def _record(self, images: Tensor, point: Tensor, gap: Tensor, moved: Tensor, success: Tensor) -> None:
         """Keep an iterate where it is a better answer than the one held; the authors keep the last of its kind."""

@@ -8,7 +8,7 @@ from torch import Tensor
 from pellucid.errors import InputError
 
 Compared = Literal["one", "two", "all"]  # the classes whose maps are compared: {y}, {y, t}, or every class
-Distance = Literal["l1", "l2"]
+Order = Literal[1, 2]  # p of the norm
 Positions = Literal["mean", "sum"]
 
 
@@ -29,7 +29,7 @@ def compared_classes(compared: Compared, y: Tensor, target: Tensor, classes: int
 def discrepancy(
     before: Tensor,
     after: Tensor,
-    distance: Distance = "l1",
+    p: Order = 1,
     *,
     positions: Positions = "mean",
     squared: bool = False,
@@ -55,7 +55,7 @@ def discrepancy(
     moved = moved.float() if moved.dtype in (torch.float16, torch.bfloat16) else moved
     if positions == "mean":
         moved = moved / max(1, moved.shape[2])
-    if distance == "l1":
+    if p == 1:
         lengths = moved.abs().sum(2)
         return (lengths.square() if squared else lengths).mean(1)
     lengths = moved.square().sum(2) if squared else torch.linalg.vector_norm(moved, dim=2)
