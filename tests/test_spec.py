@@ -136,6 +136,17 @@ def test_descriptions_inside_descriptions():
     assert from_dict(json.loads(json.dumps(stored))) == value
 
 
+def test_a_name_with_fields_stands_for_what_it_spells():
+    """As `brief` writes it; the command line has no other way to describe several at once."""
+    from pellucid.attacks import FGSM, PGD, Worst
+
+    found = from_dict({"attack": "worst", "attacks": "fgsm eps=0.1, pgd eps=8/255 steps=5"}, "attack")
+    assert found == Worst(attacks=(FGSM(eps=0.1), PGD(eps=8 / 255, steps=5)))
+    for text in ("fgsm eps", "fgsm =0.1", "fgsm eps=0.1 fields=2"):
+        with pytest.raises(SpecError, match="field"):
+            from_dict({"attack": "worst", "attacks": text}, "attack")
+
+
 def test_a_name_or_a_table_stand_for_what_they_name():
     assert from_dict("cam", "interpreter") == CAM()
     assert from_dict({"defence": "adversarial_training", "attack": {"attack": "fgsm", "eps": 0.1}}).attack == FGSM(

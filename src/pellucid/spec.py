@@ -103,7 +103,10 @@ NOT_HASHED: Mapping[str, bool] = {"hashed": False}
 
 @dataclass(frozen=True)
 class Member:
-    """Marks a field that holds a registered description; its bare name or its dictionary are read as well."""
+    """Marks a field that holds a registered description.
+
+    Its bare name, its name with fields ("pgd eps=0.1 steps=20"), or its dictionary are read as well.
+    """
 
     kind: str
 
@@ -111,12 +114,24 @@ class Member:
         """Return the description that `value` is, names, or spells out."""
         if isinstance(value, (str, Mapping)):
             try:
-                return from_dict(value, self.kind)
+                return from_dict(_spelled(value, self.kind), self.kind)
             except SpecError as error:
                 raise ValueError(str(error)) from None
         if kind_of(value) != self.kind:
             raise ValueError(f"one of these is needed: {', '.join(names(self.kind))}")
         return value
+
+
+def _spelled(value: str | Mapping[str, Any], kind: str) -> str | Mapping[str, Any]:
+    """Return "pgd eps=0.1 steps=20" as a table; what has no fields, or is a table, as it is."""
+    name, *words = value.split() if isinstance(value, str) else [""]
+    if not words:
+        return value
+    pairs = [word.partition("=") for word in words]
+    wrong = next((word for word, (key, _, field) in zip(words, pairs) if not key or not field), None)
+    if wrong is not None:
+        raise SpecError(f"{echo(wrong)} is not a field of {kind} {name}; write key=value, such as eps=0.1")
+    return {kind: name} | {key: field for key, _, field in pairs}
 
 
 def echo(value: Any, bare: bool = False) -> str:
