@@ -24,7 +24,7 @@ class AttackedTables:
 
     networks, attacks, evaluations and printed stand side by side, one entry a measurement; printed (where given)
     is the paper's accuracy at the largest eps, -1 where it has none. The readings compare, network by network,
-    the first attack with the last on the images that both were made for.
+    the first attack with the last on the images that both were made for, and what is printed with what was found.
     """
 
     scale: str

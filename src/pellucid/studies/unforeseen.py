@@ -49,7 +49,7 @@ ATTACKS: dict[str, tuple[Attack, float]] = {  # with the accuracy that Table 2 p
 }
 
 CHOICES = (
-    ("Units", "eps in the units of Kang et al. 2019, in which images span 0 to 255; each attack says how it converts"),
+    ("Units", "eps in the units of Kang et al. 2019; the documentation of each attack says how they convert"),
     ("Images", "the first 200 test images; the authors drew 200 with a seed of their own"),
     ("Targets", "a random wrong class for each image; success is any prediction but the true label, as in the paper"),
     ("Iterate", "the last one, after all 200 steps"),

@@ -35,18 +35,19 @@ def build_report(io: Io, task: Any) -> Report:
     }
     groups = by_measurement(found["rows"])
     curves = any(len(rows) > 2 for rows in groups.values())
+    warned = _warnings(groups)
     choices = tuple(zip(task.choices[::2], task.choices[1::2]))
     sections = [
         Section("Accuracy under attack", blocks=(*((_curves(groups, keys),) if curves else ()), _table(groups, keys))),
         *([Section("What it looks like", blocks=(_gallery(task, io),))] if task.pictures else []),
         Section("What it cost", _COST, (_costs(groups, keys),)),
-        Section("Warnings", _WARNINGS, _warnings(groups)),
+        *([Section("Warnings", _WARNINGS, warned)] if warned else []),
         Section("Choices", blocks=(Table("What was chosen, and why", ("", "choice"), choices),)),
     ]
     return Report(
         title=task.heading,
         subtitle=f"{task.about} Scale: {found['scale']}.",
-        verdict=tuple(found["readings"]),
+        verdict=(*found["readings"], *((_UNWARNED,) if _checked(groups) and not warned else ())),
         sections=tuple(sections),
         settings=tuple(
             settings_of(evaluation, io.result(evaluation), keys[network, attack], f"{network}, {attack}")
@@ -59,7 +60,12 @@ _COST = (
     "Images passed through the network by the attack, per image of the test, at all eps together: forward and "
     "backward. An image leaves once it is fooled, so a weak network is cheap to attack."
 )
+_UNWARNED = "No check of AutoAttack gave a warning: gradients are there and finite, and no query attack beat them."
 _WARNINGS = "Signs that an accuracy is too good to be true, found by AutoAttack's checks of the network."
+
+
+def _checked(groups: Groups) -> bool:
+    return any(attack == "AutoAttack" for _, attack in groups)
 
 
 def _cell(row: dict[str, Any], key: str) -> Cell:
@@ -121,16 +127,13 @@ def _costs(groups: Groups, keys: Keys) -> Table:
 
 
 def _warnings(groups: Groups) -> tuple[Table, ...]:
-
     rows = tuple(
         (network, attack, said["check"], f"{said['images']} of {said['of']}", said["meaning"])
         for (network, attack), found in groups.items()
         for row in found
         for said in row["warnings"]
     )
-    if not rows:
-        rows = (("all", "all", "none", "", ""),)
-    return (Table("Checks that were not passed", ("network", "attack", "check", "images", "what it means"), rows),)
+    return (Table("Warnings", ("network", "attack", "check", "images", "what it means"), rows),) if rows else ()
 
 
 def _gallery(task: Any, io: Io) -> Gallery:

@@ -39,11 +39,9 @@ def figure_names(report: Report) -> dict[str, Drawn]:
 def markdown(report: Report) -> str:
     """Return verdict, claims, tables and references to the figures, for a README or a note."""
     parts = [f"# {report.title}", report.subtitle, "\n".join(f"- {line}" for line in report.verdict)]
-    parts += [
-        "## Terms",
-        "\n".join(f"- **{word}**: {meaning}" for word, meaning in report.terms),
-        "## Claims",
-    ]
+    if report.terms:
+        parts += ["## Terms", "\n".join(f"- **{word}**: {meaning}" for word, meaning in report.terms)]
+    parts += ["## Claims"] if report.claims else []
     for claim in report.claims:
         parts += [f"**{claim.name}: {claim.verdict}.** {claim.statement} ({claim.source})"]
         parts += [f"Rule: {claim.rule}", f"Evidence: {claim.evidence}"]
