@@ -45,6 +45,7 @@ class AttackedTables:
         }
         rows = [row for place in range(len(self.evaluations)) for row in self._rows(io, place)]
         readings = [line for network in dict.fromkeys(self.networks) for line in _reading(network, right)]
+        readings += _beside_the_printed(rows)
         write_json(io.scratch / "tables.json", {"scale": self.scale, "rows": rows, "readings": readings, "claims": []})
         return ["tables.json"]
 
@@ -98,6 +99,11 @@ def _reading(network: str, right: dict[tuple[str, str], tuple[Tensor, tuple[floa
         if eps > 0:
             said.append(f"at eps {eps:g} {before:.1%} becomes {after:.1%} ({100 * (before - after):.1f} points)")
     return [f"{network}, {attacks[0]} against {attacks[-1]} on the same {n} images: {'; '.join(said)}."]
+
+
+def _beside_the_printed(rows: list[dict[str, Any]]) -> list[str]:
+    said = [f"{row['attack']} {row['value']:.1%} ({row['printed']:.1%})" for row in rows if row["printed"] is not None]
+    return [f"Beside the printed accuracy: {', '.join(said)}."] if said else []
 
 
 def by_measurement(rows: list[dict[str, Any]]) -> dict[tuple[str, str], list[dict[str, Any]]]:

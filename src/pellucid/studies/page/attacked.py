@@ -35,12 +35,12 @@ def build_report(io: Io, task: Any) -> Report:
     }
     groups = by_measurement(found["rows"])
     curves = any(len(rows) > 2 for rows in groups.values())
-    warned = _warnings(groups)
+    warned, leaves = _warnings(groups), any(evaluation.stop_when_fooled for evaluation in measured.evaluations)
     choices = tuple(zip(task.choices[::2], task.choices[1::2]))
     sections = [
         Section("Accuracy under attack", blocks=(*((_curves(groups, keys),) if curves else ()), _table(groups, keys))),
         *([Section("What it looks like", blocks=(_gallery(task, io),))] if task.pictures else []),
-        Section("What it cost", _COST, (_costs(groups, keys),)),
+        Section("What it cost", _COST + (_LEAVES if leaves else _STAYS), (_costs(groups, keys),)),
         *([Section("Warnings", _WARNINGS, warned)] if warned else []),
         Section("Choices", blocks=(Table("What was chosen, and why", ("", "choice"), choices),)),
     ]
@@ -58,8 +58,10 @@ def build_report(io: Io, task: Any) -> Report:
 
 _COST = (
     "Images passed through the network by the attack, per image of the test, at all eps together: forward and "
-    "backward. An image leaves once it is fooled, so a weak network is cheap to attack."
+    "backward. "
 )
+_LEAVES = "An image leaves once it is fooled, so a weak network is cheap to attack."
+_STAYS = "Every image goes through all steps, and the last iterate counts."
 _UNWARNED = "No check of AutoAttack gave a warning: gradients are there and finite, and no query attack beat them."
 _WARNINGS = "Signs that an accuracy is too good to be true, found by AutoAttack's checks of the network."
 
