@@ -366,7 +366,10 @@ def check_every_tensor_has_a_device(attack: Any, world: World) -> None:
 
 
 def check_it_works(attack: Any, world: World) -> None:
-    """One step beats noise, many beat one of the same size, all beat their change with shuffled pixels."""
+    """One step beats noise, many beat one of the same size, all beat their change with shuffled pixels.
+
+    What is learned need not beat one step: that follows each image's own gradient, which a learner does not ask for.
+    """
     if not changes_labels(attack):
         return
     (x, y), model = world.known, world.classifier
@@ -392,7 +395,7 @@ def check_it_works(attack: Any, world: World) -> None:
         noise = noise * real.eps / float(distance(real, noise[:1], torch.zeros_like(noise[:1])))
         by_noise = success((x + noise).clamp(0, 1))
         assert reached >= by_noise + 0.2, f"success {reached:.2f}, against {by_noise:.2f} for noise of the same size"
-    if in_a_ball(real) and any(has_field(type(real), name) for name in REAL):
+    if in_a_ball(real) and not learns(real) and any(has_field(type(real), name) for name in REAL):
         by_one = success(one_step(model, x, y, real.norm, real.eps, getattr(real, "target", None)))
         assert reached >= by_one + 0.05, f"success {reached:.2f} in many steps, {by_one:.2f} in one of the same size"
 

@@ -13,6 +13,7 @@ from pellucid.attacks.fgsm import FGSM
 from pellucid.attacks.fog import Fog
 from pellucid.attacks.frank_wolfe import FrankWolfeL1
 from pellucid.attacks.gabor import Gabor
+from pellucid.attacks.generator import GenerativePerturbation
 from pellucid.attacks.isa import ISA, minimum_eps
 from pellucid.attacks.iterated_fgsm import IteratedFGSM
 from pellucid.attacks.iterated_tgsm import IteratedTGSM
@@ -43,6 +44,7 @@ __all__ = [
     "Fog",
     "FrankWolfeL1",
     "Gabor",
+    "GenerativePerturbation",
     "IteratedFGSM",
     "IteratedTGSM",
     "Learner",
