@@ -29,6 +29,7 @@ def attack(
     from pellucid.cli.pairs import deliver, gallery
     from pellucid.spec import from_dict
     from pellucid.tasks import Checkpoint
+    from pellucid.tasks.attacking import warning_lines, warnings_of
 
     paths, fields = split_words(words)
     if len(paths) != 1:
@@ -46,11 +47,14 @@ def attack(
     size = (maps["adversarial"] - maps["clean"]).flatten(1)
     path = deliver(result, "attack", gallery(maps, (), classes, True, 16), out)
     largest = {"linf": float(size.abs().amax()), "l2": float(size.norm(dim=1).amax())}
+    warnings = warnings_of({k.removeprefix("note_"): v for k, v in maps.items() if k.startswith("note_")})
+    said = {"sheet": str(path), "accuracy": right, "images": len(maps["labels"]), "largest": largest}
     common.say(
-        {"sheet": str(path), "accuracy": right, "images": len(maps["labels"]), "largest": largest, "meta": result.meta},
+        said | {"warnings": warnings, "meta": result.meta},
         [
             f"{len(maps['labels'])} images: {right['clean']:.1%} right before, {right['adversarial']:.1%} after",
             f"largest perturbation: linf {largest['linf']:.4g}, l2 {largest['l2']:.4g}",
+            *warning_lines(warnings),
             str(path),
         ],
     )

@@ -35,6 +35,7 @@ def evaluate(
     from pellucid.metrics import accuracy
     from pellucid.spec import digest, fraction, from_dict, lookup, read_sequence
     from pellucid.tasks import Checkpoint
+    from pellucid.tasks.attacking import warning_lines
     from pellucid.tasks.parquet import read_predictions
 
     paths, fields = split_words(words)
@@ -78,8 +79,8 @@ def evaluate(
         for r in rows[judge * len(sizes) : (judge + 1) * len(sizes)]:
             grid.add_row(f"eps {fraction(r['epsilon'])}", f"{r['value']:6.1%}", f"{r['low']:.1%} - {r['high']:.1%}")
         screen().print(grid)
-    for warning in summary["warnings"]:
-        print(f"warning: {warning['check']} on {warning['images']} of {warning['of']} images: {warning['meaning']}")
+    for line in warning_lines(summary["warnings"]):
+        print(line)
     if task.attack is not None:
         spent = summary["passes"]
         forward, backward = (sum(spent["attack"][way]) for way in ("forward", "backward"))

@@ -55,13 +55,24 @@ def _blank(like: Tensor, shape: torch.Size) -> Tensor:
 def summary(epsilons: Sequence[float] | None, passes: Tensor, notes: dict[str, Tensor]) -> dict[str, Any]:
     """Return what summary.json holds: passes (E, 3) in words, and a warning for each check that was not passed."""
     forward, backward, judging = passes.T.tolist()
-    warnings = [
-        {"check": name, "images": int(notes[name].any(0).sum()), "of": notes[name].shape[1], "meaning": meaning}
-        for name, meaning in {**MASKING, **REPLACED}.items()
-        if name in notes and bool(notes[name].any())
-    ]
     return {
         "epsilons": None if epsilons is None else list(epsilons),
         "passes": {"attack": {"forward": forward, "backward": backward}, "evaluation": {"forward": judging}},
-        "warnings": warnings,
+        "warnings": warnings_of(notes),
     }
+
+
+def warnings_of(notes: dict[str, Tensor]) -> list[dict[str, Any]]:
+    """Return what the notes (E, N) or (N,) warn about: the check, on how many of the images, and what it means."""
+    return [
+        {"check": name, "images": int(flags.any(0).sum()), "of": flags.shape[1], "meaning": meaning}
+        for name, meaning in {**MASKING, **REPLACED}.items()
+        if name in notes and bool((flags := notes[name].view(-1, notes[name].shape[-1])).any())
+    ]
+
+
+def warning_lines(warnings: list[dict[str, Any]]) -> list[str]:
+    """Return the warnings as people read them."""
+    return [
+        f"warning: {said['check']} on {said['images']} of {said['of']} images: {said['meaning']}" for said in warnings
+    ]

@@ -151,7 +151,8 @@ class Explain:
         for rows, part in _in_chunks(io, n, self.chunk, partial(self._work, io, network, split, attack)):
             found.append(part)
             io.progress(int(rows[-1]) + 1, n)
-        write_tensors(io.scratch / "maps.safetensors", {k: torch.cat([part[k] for part in found]) for k in found[0]})
+        everywhere = [key for key in found[0] if all(key in part for part in found)]  # an attack need not note anything
+        write_tensors(io.scratch / "maps.safetensors", {k: torch.cat([part[k] for part in found]) for k in everywhere})
         return ["maps.safetensors"]
 
     def rehearse(self, io: Io) -> float:
