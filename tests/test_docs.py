@@ -32,9 +32,21 @@ def test_readme_python_runs_as_printed(tmp_path, monkeypatch, capsys):
     assert -1 <= tau <= 1
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs/architecture.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/results/README.md", "docs/attacks/README.md"]
+)
 def test_links_lead_somewhere(page):
     text = (ROOT / page).read_text()
     for target in re.findall(r"\]\(([^)#]+)\)", text):
         if not target.startswith("http"):
             assert ((ROOT / page).parent / target).exists(), f"{page} links to {target}, which is not there"
+
+
+def test_every_attack_has_its_picture():
+    """In an interpreter of its own, since other tests register things."""
+    code = "from pellucid.spec import names; print(*names('attack'))"
+    known = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    page = (ROOT / "docs" / "attacks" / "README.md").read_text()
+    for name in known:
+        assert f"## {name}\n" in page, f"{name} is missing: pellucid study run gallery (CONTRIBUTING.md)"
+        assert (ROOT / "docs" / "attacks" / "figures" / f"{name}.png").exists()
