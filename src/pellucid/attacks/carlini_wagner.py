@@ -45,7 +45,8 @@ class CarliniWagner:
     adam_steps=10000 here; 1000 is the usual setting of libraries. The paper is targeted (give `target`); without one,
     f is that of the released code. The code's abort looks at the sum over the batch, this one at each image, so that
     an image does not depend on the others. Its last run with the smallest c that succeeded, made if there are ten
-    runs or more, is left out. Distances are to x, not to x moved inside (0, 1).
+    runs or more, is left out. Distances are to x, not to x moved inside (0, 1). foolbox walks the same points; ART
+    replaces Adam by a line search and so walks others.
 
     >>> x, y = torch.tensor([[[[0.3, 0.7]]]]), torch.tensor([1])  # the logits are the pixels: the boundary is x1 = x2
     >>> CarliniWagner(adam_steps=200)(nn.Flatten(), x, y).round(decimals=2)
