@@ -69,7 +69,7 @@ def reference(attack, state, x, y):
             loss = -torch.log(nn.functional.cross_entropy(logits, y) + 1e-6)
         else:
             own, other = logits.gather(1, y[:, None])[:, 0], logits.gather(1, 1 - y[:, None])[:, 0]
-            lengths = delta.square().sum((1, 2, 3)).add(1e-12).sqrt()
+            lengths = raw.square().sum((1, 2, 3)).add(1e-12).sqrt()
             longest = attack.eps * (48**0.5 if attack.norm == "linf" else 1)
             loss = (own - other).relu().mean() + attack.gan_weight * ((d(moved) - 1) ** 2).mean()
             loss = loss + attack.hinge_weight * (lengths - longest / 2).relu().mean()
@@ -96,6 +96,15 @@ def test_training_follows_the_formulas(images, form, norm, eps):
     for name, value in expected.items():
         torch.testing.assert_close(trained[f"generator.{name}"], value.detach(), rtol=0, atol=1e-7)
         assert name == "first.bias" or not torch.equal(trained[f"generator.{name}"], begun[f"generator.{name}"])
+
+
+def test_the_hinge_shortens_the_perturbations_to_half_of_the_ball(images):
+    x, y = images
+    for norm, eps in (("linf", 0.1), ("l2", 0.8)):
+        attack = made(form="advgan", norm=norm, eps=eps, gan_weight=0, hinge_weight=30.0)
+        far = torch.linalg.vector_norm((attack(Halves(), x, y) - x).flatten(1), dim=1)
+        half = eps / 2 * (48**0.5 if norm == "linf" else 1)
+        assert 0.6 * half < float(far.mean()) < 1.2 * half
 
 
 def test_a_target_is_learned(images):

@@ -89,7 +89,7 @@ class GenerativePerturbation:
     x' = clip(x + P(G(x))), P(g) = g min(1, eps / ||g||_p) with the norm p = linf or l2 of the image; G ends in tanh.
     form="gap" lowers -log of the batch's mean H(y, yhat(x')), with a target log of the mean H(t, yhat(x')).
     form="advgan" lowers the mean of max(z_y - max_{j != y} z_j, 0) (of the target: max_{j != t} z_j - z_t)
-    + gan_weight (D(x') - 1)^2 + hinge_weight max(0, ||P(G(x))||_2 - c), while a second network D learns to lower
+    + gan_weight (D(x') - 1)^2 + hinge_weight max(0, ||G(x)||_2 - c), while a second network D learns to lower
     (D(x) - 1)^2 + D(x')^2; c is half of the longest perturbation in the ball.
 
     `fit(model, x, y)` trains G on images x (N, C, H, W) in [0, 1] with labels y (N,) and returns its weights;
@@ -155,7 +155,8 @@ class GenerativePerturbation:
             raise InputError(f"the generator was trained for images of another kind than {tuple(x.shape[1:])}")
         with torch.no_grad():
             weights = {name: value.to(x.device) for name, value in state.items()}
-            return (x + self._perturb(self._network(x), weights, x).to(x.dtype)).clamp(0, 1)
+            delta = _scaled(self._generated(self._network(x), weights, x), self.norm, float(state["eps"]))
+            return (x + delta.to(x.dtype)).clamp(0, 1)
 
     def maximise(self, objective: Objective, x: Tensor, *, rng: Stream | None = None) -> Tensor:
         """Refuse: a network that serves all images raises the mean of an objective, not that of each image."""
@@ -170,14 +171,12 @@ class GenerativePerturbation:
         with torch.device("meta"):
             return Network(x.shape[1], self.width)
 
-    def _perturb(self, network: Network, state: Mapping[str, Tensor], x: Tensor) -> Tensor:
-        """Return P(G(x)), in the precision of the weights."""
+    def _generated(self, network: Network, state: Mapping[str, Tensor], x: Tensor) -> Tensor:
+        """Return G(x), in the precision of the weights."""
         weights = _part(state, "generator")
-        kind = weights["first.weight"]
-        seen = x.to(kind.dtype) if "noise" not in state else state["noise"].to(kind.dtype)
-        made: Tensor = torch.tanh(functional_call(network, weights, (seen,))).expand(x.shape)
-        eps = float(state["eps"])
-        return _scaled(made, self.norm, eps)
+        seen = state.get("noise", x).to(weights["first.weight"].dtype)
+        made: Tensor = functional_call(network, weights, (seen,))
+        return torch.tanh(made).expand(x.shape)
 
     def _learn(self, evaluate: Evaluate, x: Tensor, rng: Stream) -> State:
         words = rng.child("generator").words(x, ())  # the same seed for the same images, in whatever order
@@ -215,18 +214,18 @@ class GenerativePerturbation:
             order = permutation(len(x), derive(seed, "epoch", step // epoch))
             rows = order[size * (step % epoch) :][:size].to(x.device)
             leaves = {k: v.requires_grad_(True) for k, v in _named(state, "generator").items()}
-            delta = self._perturb(network, state | leaves, x[rows])
-            moved = (x[rows] + delta.to(x.dtype)).clamp(0, 1)
+            made = self._generated(network, state | leaves, x[rows])
+            moved = (x[rows] + _scaled(made, self.norm, self.eps).to(x.dtype)).clamp(0, 1)
             values = evaluate(moved, rows).values
             loss = self._lowered(values)
             if self.form == "advgan":
-                loss = loss + self._looks(state, delta, moved)
+                loss = loss + self._looks(state, made, moved)
             note_backward(size)
             _adam(state, leaves, loss, self.lr, step)
             if self.form == "advgan":
                 leaves = {k: v.requires_grad_(True) for k, v in _named(state, "critic").items()}
-                real, made = (_judged(state | leaves, images) for images in (x[rows], moved.detach()))
-                _adam(state, leaves, (real - 1).square().mean() + made.square().mean(), self.lr, step)
+                real, false = (_judged(state | leaves, images) for images in (x[rows], moved.detach()))
+                _adam(state, leaves, (real - 1).square().mean() + false.square().mean(), self.lr, step)
         return state
 
     def _lowered(self, values: Tensor) -> Tensor:
@@ -236,9 +235,9 @@ class GenerativePerturbation:
         mean = values.mean()
         return -torch.sign(mean.detach()) * (mean.abs() + 1e-6).log()
 
-    def _looks(self, state: State, delta: Tensor, moved: Tensor) -> Tensor:
-        half = self.eps / 2 * (math.sqrt(delta[0].numel()) if self.norm == "linf" else 1)
-        length = (delta.square().flatten(1).sum(1) + 1e-12).sqrt()
+    def _looks(self, state: State, made: Tensor, moved: Tensor) -> Tensor:
+        half = self.eps / 2 * (math.sqrt(made[0].numel()) if self.norm == "linf" else 1)
+        length = (made.square().flatten(1).sum(1) + 1e-12).sqrt()
         hinge = (length - half).clamp(min=0).mean()
         return self.gan_weight * (_judged(state, moved) - 1).square().mean() + self.hinge_weight * hinge
 
