@@ -40,11 +40,14 @@ def success(x, y):
 @pytest.mark.parametrize("form", ["gap", "advgan"])
 @pytest.mark.parametrize(("norm", "eps"), [("linf", 0.15), ("l2", 0.8)])
 def test_it_fools_images_it_has_not_seen(images, form, norm, eps):
-    """No single perturbation could: what moves one class over the border moves the other away from it."""
+    """No single perturbation fools more than half: what moves one class over the border moves the other away from it.
+
+    The loss of advgan ends at the border, so that images that were not learned from may end just before it.
+    """
     x, y = images
     attack = made(form=form, norm=norm, eps=eps, steps=60, gan_weight=0.1, hinge_weight=0.01)
     state = attack.fit(Halves(), x[:16], y[:16], rng=Stream(1))
-    assert success(attack.apply(x[16:], state), y[16:]) >= 0.9
+    assert success(attack.apply(x[16:], state), y[16:]) >= (0.9 if form == "gap" else 0.75)
     shift = (attack.apply(x[16:], state) - x[16:]).flatten(1)
     assert float(torch.linalg.vector_norm(shift, ord=torch.inf if norm == "linf" else 2, dim=1).max()) <= eps + 1e-6
 
@@ -72,7 +75,7 @@ def reference(attack, state, x, y):
             lengths = raw.square().sum((1, 2, 3)).add(1e-12).sqrt()
             longest = attack.eps * (48**0.5 if attack.norm == "linf" else 1)
             loss = (own - other).relu().mean() + attack.gan_weight * ((d(moved) - 1) ** 2).mean()
-            loss = loss + attack.hinge_weight * (lengths - longest / 2).relu().mean()
+            loss = loss + attack.hinge_weight * (lengths - longest).relu().mean()
         g_steps.zero_grad()
         loss.backward()
         g_steps.step()
@@ -98,13 +101,19 @@ def test_training_follows_the_formulas(images, form, norm, eps):
         assert name == "first.bias" or not torch.equal(trained[f"generator.{name}"], begun[f"generator.{name}"])
 
 
-def test_the_hinge_shortens_the_perturbations_to_half_of_the_ball(images):
+def test_the_hinge_holds_what_the_generator_makes_in_the_ball(images):
     x, y = images
     for norm, eps in (("linf", 0.1), ("l2", 0.8)):
-        attack = made(form="advgan", norm=norm, eps=eps, gan_weight=0, hinge_weight=30.0)
-        far = torch.linalg.vector_norm((attack(Halves(), x, y) - x).flatten(1), dim=1)
-        half = eps / 2 * (48**0.5 if norm == "linf" else 1)
-        assert 0.6 * half < float(far.mean()) < 1.2 * half
+        longest = eps * (48**0.5 if norm == "linf" else 1)
+        far = []
+        for weight in (0.0, 30.0):
+            attack = made(form="advgan", norm=norm, eps=eps, gan_weight=0, hinge_weight=weight)
+            state = attack.fit(Halves(), x, y)
+            with torch.no_grad():
+                g = attack._generated(attack._network(x), state, x)
+            far.append(float(torch.linalg.vector_norm(g.flatten(1), dim=1).mean()))
+        assert far[0] > 1.3 * longest
+        assert 0.6 * longest < far[1] < 1.2 * longest
 
 
 def test_a_target_is_learned(images):

@@ -90,7 +90,7 @@ class GenerativePerturbation:
     form="gap" lowers -log of the batch's mean H(y, yhat(x')), with a target log of the mean H(t, yhat(x')).
     form="advgan" lowers the mean of max(z_y - max_{j != y} z_j, 0) (of the target: max_{j != t} z_j - z_t)
     + gan_weight (D(x') - 1)^2 + hinge_weight max(0, ||G(x)||_2 - c), while a second network D learns to lower
-    (D(x) - 1)^2 + D(x')^2; c is half of the longest perturbation in the ball.
+    (D(x) - 1)^2 + D(x')^2; c is the length of the longest perturbation in the ball.
 
     `fit(model, x, y)` trains G on images x (N, C, H, W) in [0, 1] with labels y (N,) and returns its weights;
     `apply(x, state)` perturbs other images. A call does both on the same images, so that they depend on each other;
@@ -236,9 +236,9 @@ class GenerativePerturbation:
         return -torch.sign(mean.detach()) * (mean.abs() + 1e-6).log()
 
     def _looks(self, state: State, made: Tensor, moved: Tensor) -> Tensor:
-        half = self.eps / 2 * (math.sqrt(made[0].numel()) if self.norm == "linf" else 1)
+        longest = self.eps * (math.sqrt(made[0].numel()) if self.norm == "linf" else 1)
         length = (made.square().flatten(1).sum(1) + 1e-12).sqrt()
-        hinge = (length - half).clamp(min=0).mean()
+        hinge = (length - longest).clamp(min=0).mean()
         return self.gan_weight * (_judged(state, moved) - 1).square().mean() + self.hinge_weight * hinge
 
 
