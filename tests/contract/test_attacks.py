@@ -94,3 +94,14 @@ def test_under_bfloat16_autocast(attack: Any, world: World) -> None:
     if attack_checks.changes_labels(attack):
         fooled = [float((predicted(model, images) != y).float().mean()) for images in (plain, out)]
         assert fooled[1] >= fooled[0] - 0.25, f"success {fooled[1]:.2f} under autocast, {fooled[0]:.2f} without"
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("attack", cases("attack"))
+def test_the_same_on_cuda(attack: Any) -> None:
+    """Random numbers are the same on every device; in float64 so are the images, but for rounding."""
+    x, y, model = pictures(4, channels=3, size=(28, 28)), torch.arange(4) % 3, smooth(3, torch.float64, 3)
+    here = attack_checks.run(attack, model, x, y)
+    there = attack_checks.run(attack, smooth(3, torch.float64, 3).cuda(), x.cuda(), y.cuda())
+    assert there.is_cuda
+    assert float(((there.cpu() - here).abs() <= 1e-6).double().mean()) > 0.999
