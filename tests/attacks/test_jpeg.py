@@ -3,13 +3,14 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from scipy.optimize import linprog
 from torch.nn import functional
 
 from pellucid.attacks import JPEG
-from pellucid.attacks.jpeg import best_vertex, start_in
+from pellucid.attacks.jpeg import start_in
 from pellucid.errors import InputError, SpecError
+from pellucid.maths.balls import fill_l1
 from pellucid.maths.jpeg import decode, encode
+from pellucid.metrics import CALIBRATED
 from pellucid.rng import Stream
 
 from .effects import SIZES, check_one_step, check_sizes_and_seeds, check_slope, images, linear, slope_at
@@ -55,29 +56,12 @@ def test_one_step_as_by_hand(ball, channels):
     check_one_step(attack, x, rng, moved, reference(x))
 
 
-@pytest.mark.parametrize("eps", [0.7, 5.0, 17.0, 1000.0])
-def test_the_best_vertex_is_the_solution_of_the_linear_programme(generator, eps):
-    slope = torch.randn(3, 12, generator=generator, dtype=torch.float64)
-    bound = 2 - 3 * torch.rand(3, 12, generator=generator, dtype=torch.float64)
-    for limit in (2.0, bound.abs()):
-        found = best_vertex(slope, eps, limit)
-        for i in range(3):
-            most = np.full(12, 2.0) if isinstance(limit, float) else limit[i].numpy()
-            g = slope[i].numpy()
-            best = linprog(
-                np.concatenate([-g, g]), A_ub=np.ones((1, 24)), b_ub=[eps], bounds=[(0, m) for m in [*most, *most]]
-            )
-            assert float(found[i] @ slope[i]) == pytest.approx(-best.fun)
-            assert float(found[i].abs().sum()) <= eps + 1e-9
-            assert bool((found[i].abs() <= torch.from_numpy(most)).all())
-
-
 def test_frank_wolfe_is_the_mean_of_its_vertices(generator):
     effect, points = JPEG(ball="l1", eps=50).effect(X, Stream()), []
     v = effect.start
     for _ in range(4):
         slope = torch.randn(v.shape, generator=generator, dtype=torch.float64)
-        points.append(best_vertex(slope, 50, 2.0))
+        points.append(fill_l1(slope, 50, torch.full_like(v, 2)))
         v = effect.move(v, slope, torch.zeros(2), ALL)
     torch.testing.assert_close(v, torch.stack(points).mean(0))
 
@@ -87,7 +71,7 @@ def test_the_released_frank_wolfe_counts_its_bounds_from_where_it_is(generator):
     v = effect.start / 50
     for number in range(3):
         slope = torch.randn(v.shape, generator=generator, dtype=torch.float64)
-        vertex = best_vertex(slope, 50, 2 - v * slope.sign())
+        vertex = fill_l1(slope, 50, 2 - v * slope.sign())
         moved = effect.move(50 * v if number == 0 else v, slope, torch.zeros(2), ALL)
         v = v + (vertex - v) / (number + 1)
         torch.testing.assert_close(moved, v)
@@ -161,6 +145,12 @@ def test_without_a_random_start_it_starts_at_the_image():
     out = JPEG(random_start=False).unoptimised(grey)
     torch.testing.assert_close(out, grey, rtol=0, atol=1e-6)
     assert not torch.allclose(JPEG().unoptimised(grey), grey, atol=1e-3)
+
+
+@pytest.mark.parametrize("ball", ["linf", "l2", "l1"])
+def test_every_calibrated_size_can_be_attacked_at(ball):
+    for attacks in CALIBRATED.values():
+        assert [JPEG(ball=ball, eps=eps).eps for eps in attacks[f"jpeg_{ball}"].sizes] == [*attacks[f"jpeg_{ball}"].eps]
 
 
 def test_refusals():

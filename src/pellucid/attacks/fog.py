@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from pellucid.attacks.objective import Loss, Size
-from pellucid.attacks.unforeseen import Effect, Form, Unforeseen, sixteens, within
+from pellucid.attacks.unforeseen import Effect, Form, Unforeseen, middle, sixteens
 from pellucid.maths.plasma import plasma, unit_range
 from pellucid.protocols import TargetRule
 from pellucid.rng import Stream
@@ -51,7 +51,7 @@ class Fog(Unforeseen):
         share = torch.where(brightest > 0, brightest, torch.ones_like(brightest))
 
         def render(v: Tensor, rows: Tensor) -> Tensor:
-            fog = unit_range(plasma(v, side, reach=reach))[:, None, within(side, height), within(side, width)]
+            fog = unit_range(plasma(v, side, reach=reach))[:, None, middle(side, height), middle(side, width)]
             return ((x[rows] + eps * fog) / share[rows]).clamp(0, 1)
 
         def move(v: Tensor, slope: Tensor, values: Tensor, rows: Tensor) -> Tensor:

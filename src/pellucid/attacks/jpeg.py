@@ -2,24 +2,27 @@
 
 import itertools
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from annotated_types import Le
 from torch import Tensor
 from torch.nn import functional
 
 from pellucid.attacks.objective import Loss, Size
-from pellucid.attacks.unforeseen import Effect, Form, Unforeseen, check_grey_or_rgb, sixteens, within
+from pellucid.attacks.unforeseen import Effect, Form, Unforeseen, check_grey_or_rgb, middle, sixteens
 from pellucid.errors import SpecError
-from pellucid.maths.balls import project, random_start, steepest
+from pellucid.maths.balls import fill_l1, project, random_start, steepest
 from pellucid.maths.jpeg import coefficients, decode, encode
 from pellucid.protocols import TargetRule
 from pellucid.rng import Stream
-from pellucid.spec import Count, Flag, register
+from pellucid.spec import Count, Flag, NonNegative, register
 
 Ball = Literal["linf", "l2", "l1"]
 EPS: dict[Ball, float] = {"linf": 0.25, "l2": 8.0, "l1": 256.0}  # Boopathy et al. 2020, Table 2
 BOUND = 2.0  # of every coefficient, in the l2 and l1 balls
+
+Budget = Annotated[NonNegative, Le(1_000_000)]  # Kang et al. go up to 131,072 in l1, at 224 x 224
 
 
 @register("attack", "jpeg")
@@ -48,7 +51,7 @@ class JPEG(Unforeseen):
     """
 
     ball: Ball = "linf"
-    eps: Size | None = None
+    eps: Budget | None = None
     step_size: Size | None = None
     steps: Count = 200
     random_start: Flag = True
@@ -70,7 +73,7 @@ class JPEG(Unforeseen):
         eps = self.eps or 0.0
         step, number, released = self._step(eps), itertools.count(), self.form == "code"
         room = [sixteens(n) for n in size]
-        inner = [within(whole, n) for whole, n in zip(room, size)]
+        inner = [middle(whole, n) for whole, n in zip(room, size)]
         sides = [(part.start, whole - part.stop) for part, whole in zip(inner, room)]
         padded = functional.pad(x, (*sides[1], *sides[0]), mode="replicate")
         clean = encode(padded)
@@ -87,7 +90,8 @@ class JPEG(Unforeseen):
                 return (v + step * torch.sign(slope)).clamp(-eps, eps)
             if self.ball == "l2":
                 return project("l2", v + step * steepest("l2", slope), eps).clamp(-BOUND, BOUND)
-            vertex = best_vertex(slope, eps, BOUND - v * torch.sign(slope) if released else BOUND)
+            most = BOUND - v * torch.sign(slope) if released else torch.full_like(v, BOUND)
+            vertex = fill_l1(slope, eps, most)
             return v + (vertex - v) / (steps_done + 1)
 
         start = x.new_zeros((len(x), coefficients(*room)))
@@ -107,15 +111,3 @@ def start_in(ball: Ball, like: Tensor, eps: float, rng: Stream) -> Tensor:
     signs = 1 - 2 * rng.child("sign").words(like, tuple(like.shape[1:])).remainder(2).to(like.dtype)
     more = -torch.log1p(-rng.child("length").uniform(like, (1,)))
     return (eps * signs * sizes / (sizes.sum(1, keepdim=True) + more)).clamp(-BOUND, BOUND)
-
-
-def best_vertex(slope: Tensor, eps: float, bound: float | Tensor) -> Tensor:
-    """Return s with ||s||_1 <= eps and |s_i| <= bound_i that maximises <slope, s> for each row, (N, M) -> (N, M).
-
-    The steepest coordinates get their bound until the budget is used up; the next one gets what is left.
-    """
-    order = slope.abs().argsort(dim=1, descending=True, stable=True)
-    most = torch.as_tensor(bound, dtype=slope.dtype, device=slope.device).expand_as(slope).gather(1, order)
-    left = eps - (most.cumsum(1) - most)
-    sizes = torch.minimum(left.clamp(min=0), most)
-    return torch.sign(slope) * torch.zeros_like(slope).scatter_(1, order, sizes)

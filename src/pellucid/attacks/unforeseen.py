@@ -98,7 +98,7 @@ def check_grey_or_rgb(x: Tensor, name: str) -> None:
         raise InputError(f"attack {name} needs the colours of an image: 1 or 3 channels, not {x.shape[1]}")
 
 
-def within(room: int, size: int) -> slice:
+def middle(room: int, size: int) -> slice:
     """Return the middle `size` places of `room` (the odd place is left over at the end)."""
     return slice((room - size) // 2, (room - size) // 2 + size)
 
