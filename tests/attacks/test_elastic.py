@@ -117,7 +117,6 @@ def test_steps_default_to_eps_over_the_root_of_their_number(images):
 
     attack = Elastic(eps=0.8, steps=16, random_start=False, kernel_size=1)
     attack.maximise(bright, images)
-    inner = images[:, :, 1:-1, 1:-1]
     slope = (
         (images[:, :, 1:-1, 2:] - images[:, :, 1:-1, :-2]).sign()[:, 0],
         (images[:, :, 2:, 1:-1] - images[:, :, :-2, 1:-1]).sign()[:, 0],
@@ -125,7 +124,6 @@ def test_steps_default_to_eps_over_the_root_of_their_number(images):
     flow = torch.zeros(3, 2, 8, 6, dtype=torch.float64)
     flow[:, 0, 1:-1, 1:-1], flow[:, 1, 1:-1, 1:-1] = 0.2 * slope[0], 0.2 * slope[1]
     torch.testing.assert_close(seen[1][:, :, 1:-1, 1:-1], resample(images, flow)[:, :, 1:-1, 1:-1])
-    assert inner.shape == seen[1][:, :, 1:-1, 1:-1].shape
 
 
 def test_images_that_are_fooled_leave_at_once(images):

@@ -182,7 +182,7 @@ class _Search:
             after = self.attack.interpreter.maps(
                 self.model, point, self.classes[images], create_graph=point.requires_grad
             )
-            moved = self._moved(self.before[images], after)
+            moved = self._distance(self.before[images], after)
             fooled = logits.detach().argmax(1) == self.target[images]
             own = logits.detach().gather(1, self.setup.y[images, None])[:, 0]
             reached = logits.detach().gather(1, self.target[images, None])[:, 0] >= own
@@ -206,12 +206,12 @@ class _Search:
             images = left[rows]
             shrink = 1 - (number - 1) / self.attack.steps  # steps of one size would circle around the minimum
             direction = shrink * torch.sign(slope) if self.paper else _clipped(slope)
-            return _moved(self.setup.x[images], point, self.step[images], direction, self.eps[images])
+            return _stepped(self.setup.x[images], point, self.step[images], direction, self.eps[images])
 
         run = ascend(evaluate, self.setup.x[left], move, self.attack.steps, leave=self.leave, judge=True)
         return done, run.finished if self.leave else torch.zeros_like(done)
 
-    def _moved(self, before: Tensor, after: Tensor) -> Tensor:
+    def _distance(self, before: Tensor, after: Tensor) -> Tensor:
         if self.paper:
             return discrepancy(before, after, self.attack.p)
         squared = self.attack.p == 2
@@ -292,7 +292,7 @@ def minimum_eps(
 
             def move(point: Tensor, slope: Tensor, values: Tensor, rows: Tensor, radius: Tensor = radius) -> Tensor:
                 size = radius[rows]
-                return _moved(setup.x[rows], point, _SHARE * size, _clipped(slope), size)
+                return _stepped(setup.x[rows], point, _SHARE * size, _clipped(slope), size)
 
             run = ascend(evaluate, setup.x, move, steps, judge=True)
             done = run.finished
@@ -326,7 +326,7 @@ def _clipped(slope: Tensor) -> Tensor:
     return (_SLOPE * slope).clamp(-1, 1)
 
 
-def _moved(centre: Tensor, point: Tensor, step: Tensor, direction: Tensor, eps: Tensor) -> Tensor:
+def _stepped(centre: Tensor, point: Tensor, step: Tensor, direction: Tensor, eps: Tensor) -> Tensor:
     """Return the next iterate: a step, then the ball, then the box."""
     column = step.to(point).view(-1, *[1] * (point.ndim - 1))
     return (centre + project("linf", point + column * direction - centre, eps)).clamp(0, 1)
