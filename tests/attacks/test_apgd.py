@@ -212,12 +212,26 @@ def test_only_those_still_standing_are_paid_for(rugged, images, loss):
     standing = len(images) - fooled
     assert passes.forward >= clean + standing * runs * 21
     assert passes.forward < clean + len(images) * runs * 21 - fooled * runs
-    attack(rugged, images[:0], labels[:0], stop_when_fooled=True)
-    with counted() as passes:
-        attack(rugged, images, labels.roll(1), stop_when_fooled=True)
+    with counted() as once:  # all are misclassified where they start: one look, and no second run
+        dataclasses.replace(attack, start="image")(rugged, images, (labels + 1) % 5, stop_when_fooled=True)
+    assert once.forward == len(images)
     with counted() as plain:
         APGD(eps=0.06, steps=20)(rugged, images, labels)
     assert (plain.forward, plain.backward) == (21 * 10, 20 * 10)
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "targeted_dlr"])
+def test_where_nobody_is_left_the_network_is_not_asked(generator, images, loss):
+    class Strict(nn.Module):
+        def forward(self, x):
+            return network(x).view(len(x), -1)  # a batch of no images has no such shape
+
+    network = Rugged(generator)
+    labels = predict(network, images)
+    attack = APGD(eps=0.9, steps=30, loss=loss, restarts=4)
+    out = attack(Strict(), images, labels, rng=Stream(2), stop_when_fooled=True)
+    assert (predict(network, out) != labels).all()
+    assert attack(Strict(), images[:0], labels[:0]).shape == images[:0].shape
 
 
 def test_images_are_copied_never_aliased(rugged, images):

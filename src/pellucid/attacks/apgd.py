@@ -7,10 +7,10 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from pellucid.attacks.objective import Setup, Size, attacking, plain
+from pellucid.attacks.objective import Setup, Size, attacking, plain, take_better
 from pellucid.errors import GradientError, InputError
 from pellucid.guard import check_images, check_labels, check_logits
-from pellucid.maths.ascent import Ascent, Evaluate, Step
+from pellucid.maths.ascent import Ascent, Evaluate, Step, nothing
 from pellucid.maths.balls import project, random_start, steepest
 from pellucid.maths.losses import cross_entropy, dlr, margin, targeted_dlr
 from pellucid.maths.notes import note
@@ -84,7 +84,7 @@ class APGD:
     ) -> Tensor:
         """Return the adversarial images."""
         with attacking(model, x, y, target, self.target, rng) as setup:
-            best = _nothing(setup.x)
+            best = nothing(setup.x)
             if self.loss != "targeted_dlr" or setup.target is not None:
                 return self._restart(_objective(model, setup, self.loss), setup, best, stop_when_fooled).x
             classes = self._likeliest(model, setup, best, stop_when_fooled) if len(x) else setup.y[:, None]
@@ -97,7 +97,7 @@ class APGD:
         """Return x' in the ball around x that maximises any per-example objective."""
         x = check_images(x.detach())
         setup = Setup(x, torch.zeros(len(x), dtype=torch.int64, device=x.device), None, rng or Stream())
-        return self._restart(plain(objective), setup, _nothing(x), leave=False).x
+        return self._restart(plain(objective), setup, nothing(x), leave=False).x
 
     def _likeliest(self, model: nn.Module, setup: Setup, best: Ascent, leave: bool) -> Tensor:
         """Return the likeliest other classes (N, targets) at x; images fooled there are done if they may leave."""
@@ -112,10 +112,10 @@ class APGD:
         """Run from each start on the images that are not fooled yet; what is better goes into `best`, in place."""
         for restart in range(self.restarts):
             left = torch.nonzero(~best.finished)[:, 0]
+            if not len(left):  # many networks cannot reshape a batch of no images
+                break
             run = self._run(evaluate, setup.x, left, setup.rng.child("restart", restart).take(left), leave)
-            better = run.finished | (run.values > best.values[left])
-            for kept, new in zip(best, run):
-                kept[left[better]] = new[better]
+            take_better(best, run, left)
         return best
 
     def _run(self, evaluate: Evaluate, x: Tensor, left: Tensor, rng: Stream, leave: bool) -> Ascent:
@@ -123,7 +123,7 @@ class APGD:
         origin, paper = x[left], self.form == "paper"
         windows = (paper_windows if paper else code_windows)(self.steps)
         point = self._start(origin, rng)
-        kept = Ascent(*(part[left] for part in _nothing(x)))
+        kept = nothing(origin)
         value, slope, finished = _look(evaluate, point, left, self.steps > 0)
         _record(kept, torch.arange(len(left), device=x.device), point, value, finished)
         now = _State(
@@ -238,13 +238,6 @@ class _State(NamedTuple):
 
 def _where(rows: Tensor, yes: Tensor, no: Tensor) -> Tensor:
     return torch.where(rows.view(-1, 1, 1, 1), yes, no)
-
-
-def _nothing(x: Tensor) -> Ascent:
-    """Return the outcome of no run at all: the images themselves, copied, worth less than any other."""
-    wide = torch.promote_types(x.dtype, torch.float32)
-    values = torch.full((len(x),), -torch.inf, dtype=wide, device=x.device)
-    return Ascent(x.clone(), values, torch.zeros(len(x), dtype=torch.bool, device=x.device))
 
 
 def _look(evaluate: Evaluate, point: Tensor, rows: Tensor, climbing: bool) -> tuple[Tensor, Tensor, Tensor]:

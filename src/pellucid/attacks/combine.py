@@ -13,7 +13,7 @@ from pellucid.attacks.epsilon import has_eps, with_eps
 from pellucid.attacks.objective import attacking, label_objective, take_better
 from pellucid.errors import SpecError
 from pellucid.guard import check_images
-from pellucid.maths.ascent import Ascent
+from pellucid.maths.ascent import Ascent, nothing
 from pellucid.maths.notes import note, noted
 from pellucid.maths.resume import within
 from pellucid.protocols import Attack, AttackField, Objective, TargetRule
@@ -154,12 +154,7 @@ def _worst(
 ) -> Tensor:
     with attacking(model, x, y, target, rule, rng) as setup:
         evaluate = label_objective(model, setup)
-        wide = torch.promote_types(setup.x.dtype, torch.float32)
-        best = Ascent(
-            setup.x.clone(),
-            torch.full((len(x),), -torch.inf, dtype=wide, device=x.device),
-            torch.zeros(len(x), dtype=torch.bool, device=x.device),
-        )
+        best = nothing(setup.x)
         made_by = torch.zeros(len(x), dtype=torch.int64, device=x.device)
         for number, attack in enumerate(attacks):
             left = torch.nonzero(~(best.finished & leave))[:, 0]
@@ -177,7 +172,7 @@ def _worst(
             with torch.no_grad():
                 values, finished = evaluate(made, left)
             assert finished is not None
-            made_by[take_better(best, Ascent(made, values.to(wide), finished), left)] = number
+            made_by[take_better(best, Ascent(made, values.to(best.values.dtype), finished), left)] = number
         note("fooled_by", torch.where(best.finished, made_by, -1))
         return best.x
 

@@ -25,6 +25,13 @@ class Ascent(NamedTuple):
     finished: Tensor
 
 
+def nothing(x: Tensor) -> Ascent:
+    """Return the outcome of no ascent at all: the points themselves, copied, worth less than any other."""
+    wide = torch.promote_types(x.dtype, torch.float32)
+    values = torch.full((len(x),), -torch.inf, dtype=wide, device=x.device)
+    return Ascent(x.clone(), values, torch.zeros(len(x), dtype=torch.bool, device=x.device))
+
+
 Evaluate = Callable[[Tensor, Tensor], Step]
 Move = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
@@ -49,12 +56,7 @@ def ascend(
     """
     rows = torch.arange(len(start), device=start.device)
     point = start.detach()
-    wide = torch.promote_types(start.dtype, torch.float32)
-    kept = Ascent(
-        point.clone(),
-        torch.full((len(start),), -torch.inf, dtype=wide, device=start.device),
-        torch.zeros(len(start), dtype=torch.bool, device=start.device),
-    )
+    kept = nothing(point)
     for number in range(steps + (judge or keep == "best")):
         if not len(rows):
             break
@@ -65,7 +67,7 @@ def ascend(
         slope = gradient(value, point) if moving else None
         if slope is not None and bool(slope.isnan().any()):
             raise GradientError("the gradient of the objective contains NaN: there is no direction to climb")
-        point, value = point.detach(), value.detach().to(wide)
+        point, value = point.detach(), value.detach().to(kept.values.dtype)
         finished = torch.zeros_like(rows, dtype=torch.bool) if success is None else success
         going = leave and bool(finished.any())
         if keep == "best":
