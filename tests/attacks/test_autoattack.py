@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pellucid.attacks import APGD, FAB, FGSM, PGD, AutoAttack, Square, with_eps
+from pellucid.attacks import APGD, FAB, FGSM, PGD, AutoAttack, CarliniWagner, Square, with_eps
 from pellucid.attacks.autoattack import averaged, inside
 from pellucid.attacks.masking import MASKING, RobustnessWarning
 from pellucid.errors import GradientError, InputError, SpecError
@@ -19,6 +19,7 @@ from pellucid.maths.notes import noted
 from pellucid.maths.passes import counted
 from pellucid.maths.resume import keeping
 from pellucid.models.classifier import Classifier
+from pellucid.protocols import Attack
 from pellucid.rng import Stream, global_seed
 from pellucid.spec import digest, from_dict, to_dict
 
@@ -271,25 +272,32 @@ def test_an_ordinary_network_is_flagged_for_nothing() -> None:
     assert {name for name in MASKING if bool(notes[name].any())} == set()
 
 
-def test_nan_on_the_way_costs_no_other_image_its_attack() -> None:
+class Trap(nn.Module):
+    """A gradient that is NaN for two of the images, but only away from where they start."""
+
+    def __init__(self, inner: nn.Module, x: Tensor) -> None:
+        super().__init__()
+        self.inner, self.x = inner, x
+
+    def forward(self, point: Tensor) -> Tensor:
+        apart = (point[:, None] - self.x[None, (6, 9)]).abs().flatten(2).amax(2)
+        near = ((apart > 0) & (apart <= 0.0301)).any(1)
+        logits: Tensor = self.inner(point)
+        nothing = torch.zeros_like(logits)
+        nothing[near] += (0 * point[near].flatten(1)).sum(1, keepdim=True).sqrt()
+        return logits + nothing
+
+
+@pytest.mark.parametrize("attacks", [(), (CarliniWagner(adam_steps=40, search_steps=1, initial_c=1.0),)])
+def test_nan_on_the_way_costs_no_other_image_its_attack(attacks: tuple[Attack, ...]) -> None:
     model, x = network(), images()
     y = predicted(model, x)
-    expected, whole = run(small(eps=0.03), model, x, y)
-
-    class Trap(nn.Module):
-        """A gradient that is NaN for two of the images, but only away from where they start."""
-
-        def forward(self, point: Tensor) -> Tensor:
-            apart = (point[:, None] - x[None, (6, 9)]).abs().flatten(2).amax(2)
-            near = ((apart > 0) & (apart <= 0.0301)).any(1)
-            logits: Tensor = model(point)
-            nothing = torch.zeros_like(logits)
-            nothing[near] += (0 * point[near].flatten(1)).sum(1, keepdim=True).sqrt()
-            return logits + nothing
-
+    attack = small(eps=0.03, attacks=attacks)
+    expected, whole = run(attack, model, x, y)
+    assert bool((whole["fooled_by"] >= 0).any())
     with pytest.raises(GradientError):
-        APGD(eps=0.03, steps=8)(Trap(), x, y)
-    out, notes = run(small(eps=0.03), Trap(), x, y)
+        APGD(eps=0.03, steps=8)(Trap(model, x), x, y)
+    out, notes = run(attack, Trap(model, x), x, y)
     others = torch.ones(N, dtype=torch.bool)
     others[[6, 9]] = False
     assert torch.equal(notes["non_finite_gradient"], ~others)

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from pellucid.attacks import CarliniWagner
-from pellucid.errors import InputError
+from pellucid.errors import GradientError, InputError
 from pellucid.maths import counted
 from pellucid.metrics import predict
 
@@ -134,6 +134,12 @@ def test_every_step_costs_a_forward_and_a_backward(linear, images):
     assert stopped.forward < 6 * 30, "images leave for good at their first success"
 
 
+def lambda_module(function):
+    module = torch.nn.Module()
+    module.forward = function
+    return module
+
+
 def test_what_makes_no_sense_is_refused(linear, images):
     attack, zeros = CarliniWagner(**FEW), torch.zeros(6, dtype=torch.long)
     with pytest.raises(InputError, match="two classes"):
@@ -144,3 +150,6 @@ def test_what_makes_no_sense_is_refused(linear, images):
         attack(linear(), images, zeros + 3)
     with pytest.raises(InputError, match="target labels"):
         attack(linear(), images, zeros, target=zeros + 3)
+    network = linear()
+    with pytest.raises(GradientError, match="NaN"):
+        attack(lambda_module(lambda x: network(x) + (x - x).sqrt().sum((1, 2, 3))[:, None]), images, zeros)

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from pellucid.attacks import DeepFool
-from pellucid.errors import InputError, SpecError
+from pellucid.errors import GradientError, InputError, SpecError
 from pellucid.maths import counted
 from pellucid.metrics import predict
 from pellucid.models.classifier import Classifier
@@ -223,5 +223,5 @@ def test_what_makes_no_sense_is_refused(linear, images):
         def classify(self, f):
             return super().classify(f) + (0 * f.flatten(1)[:, :1]).sqrt()  # its slope is 0 times infinity
 
-    with pytest.raises(InputError, match="NaN"):
+    with pytest.raises(GradientError, match="NaN"):
         DeepFool()(Broken().double(), images, torch.zeros(15, dtype=torch.long))

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from pellucid.attacks import JSMA
-from pellucid.errors import InputError, SpecError
+from pellucid.errors import GradientError, InputError, SpecError
 from pellucid.maths import counted
 from pellucid.maths.notes import noted
 from pellucid.metrics import predict
@@ -273,10 +273,25 @@ def test_refusals(bent, images):
         def forward(self, x):
             return bent(x) + (x - x).sqrt().sum((1, 2, 3))[:, None]
 
-    with pytest.raises(InputError, match="NaN or infinite"):
+    with pytest.raises(GradientError, match="NaN or infinite"):
         JSMA()(Kinked(), images, y, target=y + 3)
     with pytest.raises(InputError, match="two classes"):
         JSMA()(Bent(torch.Generator().manual_seed(0), 1), images, y)
+
+
+def test_slopes_of_an_image_that_is_there_already_are_nobodys_business(bent, images):
+    class Kinked(nn.Module):
+        def forward(self, x):
+            first = (x == images[0]).flatten(1).all(1)
+            nothing = torch.zeros_like(x[:, 0, 0, 0])
+            nothing[first] += (0 * x[first]).sum((1, 2, 3)).sqrt()
+            return bent(x) + nothing[:, None]
+
+    x, y = images[:4], predict(bent, images[:4])
+    target = torch.cat([y[:1], (y[1:] + 1) % CLASSES])
+    out = JSMA()(Kinked(), x, (y + 2) % CLASSES, target=target)
+    assert torch.equal(out[0], x[0])
+    assert torch.equal(out, JSMA()(bent, x, (y + 2) % CLASSES, target=target))
 
 
 MEMORY = """

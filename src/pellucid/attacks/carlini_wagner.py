@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from pellucid.attacks.objective import Setup, attacking
-from pellucid.errors import InputError
+from pellucid.errors import GradientError, InputError
 from pellucid.guard import check_labels, check_logits
 from pellucid.maths.losses import margin
 from pellucid.maths.passes import gradient
@@ -19,6 +19,7 @@ _MOST = 1e10  # the largest c that is tried
 _INSIDE = 0.999999  # arctanh(1) is infinite: pixels at 0 and 1 are moved in by half a millionth
 _CHECKS = 10  # how often in a run abort_early looks whether an image still improves
 _PROGRESS = 0.9999
+_RATES, _FLOOR = (0.9, 0.999), 1e-8  # of Adam
 
 
 @register("attack", "carlini_wagner")
@@ -84,7 +85,7 @@ class CarliniWagner:
     def _search(self, model: nn.Module, setup: Setup, leave: bool) -> Tensor:
         """Search c: ten times larger until a run succeeds, then bisect."""
         wide = torch.promote_types(setup.x.dtype, torch.float32)
-        best = Best(setup.x.clone(), torch.full_like(setup.y, torch.inf, dtype=wide))
+        best = _Best(setup.x.clone(), torch.full_like(setup.y, torch.inf, dtype=wide))
         low, high = torch.zeros_like(best.distance), best.distance.clone()
         c = torch.full_like(low, self.initial_c)
         rows = torch.arange(len(setup.x), device=setup.x.device)
@@ -99,11 +100,11 @@ class CarliniWagner:
             c = torch.where(high.isinf(), (10 * c).clamp(max=_MOST), (low + high) / 2)
         return best.x
 
-    def _run(self, model: nn.Module, setup: Setup, c: Tensor, rows: Tensor, best: "Best", leave: bool) -> Tensor:
+    def _run(self, model: nn.Module, setup: Setup, c: Tensor, rows: Tensor, best: "_Best", leave: bool) -> Tensor:
         """Minimise at one c per image; write what is nearer into `best`; return which of `rows` succeeded."""
         everyone, found = rows, torch.zeros_like(setup.y, dtype=torch.bool)
         x = setup.x[rows].to(best.distance.dtype)
-        state = Adam.start(torch.atanh(_INSIDE * (2 * x - 1)))
+        state = _Adam.start(torch.atanh(_INSIDE * (2 * x - 1)))
         before = torch.full_like(best.distance, torch.inf)
         for number in range(self.adam_steps):
             w = state.w.requires_grad_(True)
@@ -115,7 +116,7 @@ class CarliniWagner:
             value = away + c[rows] * hinge.to(x.dtype)
             slope = gradient(value, w)
             if bool(slope.isnan().any()):
-                raise InputError("the gradient of the objective contains NaN: there is no direction to step in")
+                raise GradientError("the gradient of the objective contains NaN: there is no direction to step in")
             with torch.no_grad():
                 counts = fooled if leave else succeeded
                 nearer = counts & (away.detach() < best.distance[rows])
@@ -151,14 +152,14 @@ class CarliniWagner:
             check_labels(setup.target, len(setup.x), count, "target labels")
 
 
-class Best(NamedTuple):
+class _Best(NamedTuple):
     """The nearest success so far, and its squared distance: infinite, and the image itself, where there is none."""
 
     x: Tensor
     distance: Tensor
 
 
-class Adam(NamedTuple):
+class _Adam(NamedTuple):
     """The state of Adam for rows of variables: w (n, ...), the means of the gradient and of its square, the step."""
 
     w: Tensor
@@ -167,20 +168,19 @@ class Adam(NamedTuple):
     number: int
 
     @staticmethod
-    def start(w: Tensor) -> "Adam":
+    def start(w: Tensor) -> "_Adam":
         """Return the state before the first step."""
-        return Adam(w, torch.zeros_like(w), torch.zeros_like(w), 0)
+        return _Adam(w, torch.zeros_like(w), torch.zeros_like(w), 0)
 
-    def step(
-        self, slope: Tensor, size: float, rates: tuple[float, float] = (0.9, 0.999), floor: float = 1e-8
-    ) -> "Adam":
+    def step(self, slope: Tensor, size: float) -> "_Adam":
         """Return the state after one step down the slope (Kingma & Ba 2015, Algorithm 1)."""
+        first, second = _RATES
         number = self.number + 1
-        mean = rates[0] * self.mean + (1 - rates[0]) * slope
-        square = rates[1] * self.square + (1 - rates[1]) * slope.square()
-        scale = (square / (1 - rates[1] ** number)).sqrt() + 1e-8
-        return Adam(self.w.detach() - size * mean / (1 - rates[0] ** number) / scale, mean, square, number)
+        mean = first * self.mean + (1 - first) * slope
+        square = second * self.square + (1 - second) * slope.square()
+        scale = (square / (1 - second**number)).sqrt() + _FLOOR
+        return _Adam(self.w.detach() - size * mean / (1 - first**number) / scale, mean, square, number)
 
-    def take(self, kept: Tensor) -> "Adam":
+    def take(self, kept: Tensor) -> "_Adam":
         """Return the state of some rows only."""
-        return Adam(self.w[kept], self.mean[kept], self.square[kept], self.number)
+        return _Adam(self.w[kept], self.mean[kept], self.square[kept], self.number)

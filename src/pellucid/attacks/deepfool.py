@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from pellucid.attacks.objective import Setup, attacking
-from pellucid.errors import InputError, SpecError
+from pellucid.errors import GradientError, InputError, SpecError
 from pellucid.guard import check_labels, check_logits
 from pellucid.maths.balls import steepest
 from pellucid.maths.passes import gradient
@@ -141,7 +141,7 @@ class DeepFool:
                 nearest = torch.where(closer, away, nearest)
                 direction = torch.where(closer.view(-1, 1, 1, 1), slope, direction)
         if bool(nearest.isnan().any()):
-            raise InputError("the gradient of the logits contains NaN: there is no boundary to step to")
+            raise GradientError("the gradient of the logits contains NaN: there is no boundary to step to")
         size = (nearest + self.nudge).clamp(max=_FARTHEST).to(point.dtype)
         return size.view(-1, 1, 1, 1) * steepest(self.norm, direction)
 

@@ -10,7 +10,7 @@ from annotated_types import Ge, Le
 from torch import Tensor, nn
 
 from pellucid.attacks.objective import Setup, attacking, choose_target
-from pellucid.errors import InputError, SpecError
+from pellucid.errors import GradientError, InputError, SpecError
 from pellucid.guard import check_labels, check_logits
 from pellucid.maths.notes import note
 from pellucid.maths.passes import gradient
@@ -141,9 +141,9 @@ class JSMA:
                 break
             rise = gradient(own, point, retain_graph=others is not None).flatten(1)
             fall = -rise if others is None else gradient(others, point).flatten(1)
-            if not bool((rise.isfinite() & fall.isfinite()).all()):
-                raise InputError("the slopes of the scores are NaN or infinite: no pixel can be chosen by them")
             rows, rise, fall = rows[~arrived], rise[~arrived], fall[~arrived]
+            if not bool((rise.isfinite() & fall.isfinite()).all()):
+                raise GradientError("the slopes of the scores are NaN or infinite: no pixel can be chosen by them")
             chosen, found = search(*((rise, fall) if upwards else (-rise, -fall)), free[rows])
             rows, chosen = rows[found], chosen[found]
             places = rows[:, None], chosen
