@@ -67,8 +67,9 @@ class AutoAttack:
     Source: Croce & Hein 2020, Reliable evaluation of adversarial robustness with an ensemble of diverse parameter-free
     attacks, section 5; checks and rand: the authors' code. The stages have the settings of that code, with which the
     published leaderboards were computed: FAB without its final search, Square's p_init 0.8 on a schedule that is not
-    rescaled. Deviations: rand climbs the mean loss, where their code averages gradients but takes loss and success
-    from the last of the samples.
+    rescaled. Deviations: both APGDs have the paper's form, from a start drawn in the ball, where that code has its own
+    form and a start on the surface (form and start of APGD); rand climbs the mean loss, where their code averages
+    gradients but takes loss and success from the last of the samples.
     """
 
     norm: Norm = "linf"

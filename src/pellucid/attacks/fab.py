@@ -48,10 +48,10 @@ class FAB:
     Source: Croce & Hein 2020, Minimally distorted adversarial examples with a fast adaptive boundary attack,
     algorithm 1; targets: Croce & Hein 2020, Reliable evaluation of adversarial robustness,
     section 5. Deviations: the default is FAB-T, as the untargeted form does not scale with K (the same paper).
-    A point is found only where its class leads by more than rounding, 64 machine epsilon max |z|, and the final
-    search aims at twice that, not at zero: a point on the boundary itself would change its class with the batch it is
-    in. AutoAttack's code has no such condition, no final search (final_steps=0), and takes each image out once a run
-    succeeded within eps.
+    A point is found only where its class leads by more than rounding, 64 machine epsilon (at most 0.02) times max |z|,
+    and the final search aims at twice that, not at zero: a point on the boundary itself would change its class with
+    the batch it is in. AutoAttack's code has no such condition, no final search (final_steps=0), and takes each image
+    out once a run succeeded within eps.
     """
 
     norm: Norm = "linf"

@@ -118,7 +118,8 @@ class Square:
     not rescaled to the number of queries. Raises InputError for images outside [0, 1] and labels out of range.
     Source: Andriushchenko et al. 2020, algorithms 1-3, equation 2; p_init 0.8 and 5,000 queries: Croce & Hein 2020.
     Deviations: images that are not square take p H W for p w^2, and tiles of the shorter side over 5. The
-    authors' code also rounds an even side up (l2), scales each of hill and valley to unit length, and draws one place
+    authors' code also rounds an even side up (l2), scales each of hill and valley to unit length, takes the length
+    that the squares held over all channels together and scales every proposal to length eps (l2), and draws one place
     for all images of a batch; here every image has its own, so that its result does not depend on the batch.
     """
 

@@ -23,7 +23,7 @@ class TGSM:
     [0, 1]). Target labels t are chosen by the rule, or given at the call. It is FGSM with a target, under the
     paper's name and with its default rule, t = (y + 1) mod K.
     Raises InputError for images outside [0, 1], labels out of range and networks with one class.
-    Source: Kurakin et al. 2016a, section 2.3 (least likely class); Ross & Doshi-Velez 2018, equation 3.
+    Source: Kurakin et al. 2016b (one-step target class methods); Ross & Doshi-Velez 2018, equation 3.
     Deviations: clips to [0, 1]; data with another range are mapped to [0, 1] first.
     """
 
