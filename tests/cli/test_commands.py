@@ -14,6 +14,7 @@ from pellucid.data import Digits
 from pellucid.metrics import predict
 from pellucid.models import load_classifier
 from pellucid.spec import names
+from pellucid.studies import STUDIES
 
 from .conftest import SMALL, TRAIN
 
@@ -177,7 +178,7 @@ def test_json_has_no_nan(capsys):
 def test_list_as_json_names_everything_registered(say, kind):
     told = say("list", kind, "--json").json()
     found = [row["name"] for row in told[kind]]
-    assert found == (["ross2018"] if kind == "study" else names(kind))
+    assert found == (list(STUDIES) if kind == "study" else names(kind))
     assert all(row["summary"] for row in told[kind])
 
 
