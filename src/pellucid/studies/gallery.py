@@ -34,8 +34,10 @@ def specimen(name: str, cls: type, natural: bool) -> Any:
         "restarts": {"inner": PGD(eps=eps("linf"), steps=20), "times": 3},
         "isa": {"interpreter": CAM()},
         "aai": {"interpreter": CAM(), "step_size": eps("linf") / 10},
+        "universal_perturbation": {"together": 50, "passes": 3},  # one image at a time takes many minutes
+        "generative_perturbation": {"steps": 500},
     }
-    chosen = given.get(name, {})
+    chosen = dict(given.get(name, {}))
     for field in dataclasses.fields(cls):
         needed = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         if needed and field.name == "eps":
