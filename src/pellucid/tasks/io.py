@@ -128,18 +128,23 @@ class Io:
         write_json(self.scratch / "ledger.json", ledger)
 
     def part(self, name: str, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
-        """Return the tensors of a part, made once and then read: how tasks are resumed.
+        """Return the tensors of a part on the CPU, made once and then read: how tasks are resumed.
 
         Work inside that is cut into pieces (`maths.resume.kept`) is remembered piece by piece until the part is
-        whole. A part's cost includes that of its pieces, also of those that an earlier process made.
+        whole. A part's cost includes that of its pieces, also of those that an earlier process made. A name that
+        comes again stands for other work (an attack called in a loop): that is done, and not remembered.
         """
-        with keeping(partial(self._piece, name)):
+        with keeping(partial(self._piece, name, set())):
             tensors = self._made(name, make)
         for path in self.scratch.glob(f"{glob.escape(name)}{_PIECE}*.safetensors"):
             path.unlink(missing_ok=True)
         return tensors
 
-    def _piece(self, part: str, name: str, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+    def _piece(self, part: str, asked: set[str], name: str, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+        if name in asked:
+            with keeping(lambda name, work: work()):
+                return make()
+        asked.add(name)
         key = f"{part}{_PIECE}{name}"
         cost = self.ledger().get(key) if self._path(key).is_file() else None
         if cost is not None:  # made by an earlier process: what it cost belongs to the part
@@ -153,7 +158,7 @@ class Io:
             return read_tensors(self._path(key))
         began, lent = time.monotonic(), self.lent
         with counted() as passes:
-            tensors = make()
+            tensors = {name: values.detach().cpu() for name, values in make().items()}
         # The cost first: killed in between, the part is made, and counted, again.
         self.spend(key, time.monotonic() - began + self.lent - lent, passes)
         write_tensors(self._path(key), tensors)
