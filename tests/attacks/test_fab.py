@@ -235,8 +235,21 @@ def test_two_classes_are_enough_and_one_is_not(linear, images):
     network = linear(classes=2)
     labels = predict(network, images)
     assert (predict(network, FAB(eps=1, steps=15)(network, images, labels)) != labels).all()
-    with pytest.raises(InputError, match="two classes"):
-        FAB(eps=1, steps=2)(linear(classes=1), images, torch.zeros_like(labels))
+    for target in (None, torch.zeros_like(labels)):
+        with pytest.raises(InputError, match="two classes"):
+            FAB(eps=1, steps=2)(linear(classes=1), images, torch.zeros_like(labels), target=target)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_the_network_sees_the_dtype_of_the_images(linear, images, norm, dtype):
+    network, x, seen = linear(classes=4, dtype=torch.float32).to(dtype), images.to(dtype), set()
+    labels = predict(network, x)
+    handle = network.register_forward_pre_hook(lambda module, given: seen.add(given[0].dtype))
+    out = FAB(norm=norm, eps=FAR[norm], steps=6, restarts=2)(network, x, labels, rng=Stream(1))
+    handle.remove()
+    assert seen == {out.dtype} == {dtype}
+    assert (predict(network, out) != labels).float().mean() > 0.5
 
 
 def test_an_objective_is_refused(images):

@@ -275,8 +275,9 @@ def test_refusals(bent, images):
 
     with pytest.raises(GradientError, match="NaN or infinite"):
         JSMA()(Kinked(), images, y, target=y + 3)
-    with pytest.raises(InputError, match="two classes"):
-        JSMA()(Bent(torch.Generator().manual_seed(0), 1), images, y)
+    for target in (None, y):
+        with pytest.raises(InputError, match="two classes"):
+            JSMA()(Bent(torch.Generator().manual_seed(0), 1), images, y, target=target)
 
 
 def test_slopes_of_an_image_that_is_there_already_are_nobodys_business(bent, images):

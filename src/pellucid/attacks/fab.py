@@ -118,7 +118,7 @@ class FAB:
             from_origin = onto_hyperplane(self.norm, origin, slope, at_origin)
             way, way_from_origin = self._size(there), self._size(from_origin)
             share = way / torch.where(way > 0, way + way_from_origin, torch.ones_like(way))
-            pull = share.clamp(max=self.alpha_max).view(-1, 1, 1, 1)
+            pull = share.clamp(max=self.alpha_max).to(point).view(-1, 1, 1, 1)
             point = (1 - pull) * (point + self.eta * there) + pull * (origin + self.eta * from_origin)
             point = point.clamp(0, 1)
             fooled = self._judge(search, rows, point)
@@ -133,7 +133,7 @@ class FAB:
         else:
             noise = 2 * rng.uniform(origin) - 1
             direction = noise / noise.abs().amax((1, 2, 3), keepdim=True)
-        return (origin + size.clamp(max=self.eps).view(-1, 1, 1, 1) / 2 * direction).clamp(0, 1)
+        return (origin + size.clamp(max=self.eps).to(origin).view(-1, 1, 1, 1) / 2 * direction).clamp(0, 1)
 
     def _boundary(self, search: "_Search", point: Tensor, rows: Tensor, aims: Tensor) -> tuple[Tensor, Tensor]:
         """Return f_s (n,) and its gradient at each point, s being the class in `aims` with the nearest boundary."""
@@ -210,6 +210,8 @@ def _begin(model: nn.Module, setup: Setup) -> _Search:
     """Look at the images themselves: those that are misclassified have been found."""
     with torch.no_grad():
         logits = check_logits(model(setup.x), setup.x)
+    if logits.shape[1] < 2:
+        raise InputError("attack fab needs a network of at least two classes: one class has no boundary")
     check_labels(setup.y, len(setup.x), logits.shape[1])
     if setup.target is not None:
         check_labels(setup.target, len(setup.x), logits.shape[1], "target labels")

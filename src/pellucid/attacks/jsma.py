@@ -118,6 +118,8 @@ class JSMA:
 
     def _aim(self, logits: Tensor, setup: Setup) -> Tensor:
         classes = logits.shape[1]
+        if classes < 2:
+            raise InputError("attack jsma needs a network of at least two classes")
         y = check_labels(setup.y, len(setup.x), classes)
         if setup.target is None:
             target = choose_target(self.target, logits, y, setup.rng)
