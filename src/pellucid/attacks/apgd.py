@@ -47,13 +47,14 @@ class APGD:
     uniform, scaled until the largest change is eps; l2: a uniform direction); "image" is x itself.
 
     form="paper" is Algorithm 1: the checkpoint w_j is looked at when x_{w_j + 1} has been evaluated, which the best
-    point then replaces. form="code" is the authors' code: the checkpoint is looked at as soon as x_{w_j} is
-    evaluated, which saves a pass; windows are int(0.22 steps), then shorter by int(0.03 steps), no shorter than
-    int(0.06 steps), each at least 1; (1) reads "at most rho (...)"; (2) is not looked at in the first window; the
-    first step counts as a rise where the loss after it is positive; a step after a return counts as a rise where it
-    ends above the point that was left, not above the best one. For steps = 100 both have the same checkpoints.
+    point then replaces. form="code" is the authors' code: the checkpoint is looked at as soon as x_{w_j} is evaluated,
+    so that no step leads away from a point that is given up; windows are int(0.22 steps), then shorter by int(0.03
+    steps), no shorter than int(0.06 steps), each at least 1; (1) reads "at most rho (...)"; (2) is not looked at in
+    the first window; the first step counts as a rise where the loss after it is positive; a step after a return counts
+    as a rise where it ends above the point that was left, not above the best one. For steps = 100 both have the same
+    checkpoints.
 
-    Raises InputError for images outside [0, 1], labels out of range and networks with one class.
+    Raises InputError for images outside [0, 1], labels out of range and, where it chooses targets, one class.
     Source: Croce & Hein 2020, Reliable evaluation of adversarial robustness with an ensemble of diverse
     parameter-free attacks, algorithm 1 and section 4. Deviations: for l2, P is ball, then box, as in the authors'
     code, where the paper writes the projection on their intersection; their code returns the last misclassified
