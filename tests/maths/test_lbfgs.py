@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from pellucid.errors import InputError
+from pellucid.errors import GradientError
 from pellucid.maths.ascent import Step
 from pellucid.maths.lbfgs import minimise
 
@@ -87,7 +87,7 @@ def test_a_value_that_is_infinite_further_on_is_backed_away_from():
 
 
 def test_a_gradient_that_is_not_finite_is_refused():
-    with pytest.raises(InputError, match="not finite"):
+    with pytest.raises(GradientError, match="not finite"):
         minimise(lambda p, rows: Step((1e300 * p).square().sum(1)), torch.ones(1, 2, dtype=torch.float64), 5)
 
 

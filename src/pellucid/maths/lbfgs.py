@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pellucid.errors import InputError
+from pellucid.errors import GradientError
 from pellucid.maths.ascent import Evaluate
 from pellucid.maths.passes import gradient
 
@@ -120,7 +120,7 @@ def minimise(
     backtracks delays no other. Without it every point is accepted, and the last is not evaluated, as in
     torch.optim.LBFGS. A row ends when its gradient is at most 1e-7 everywhere, its step or gain below 1e-9, or 20
     trials were in vain; with `leave`, as soon as it finished.
-    Raises InputError where a gradient is not finite.
+    Raises GradientError where a gradient is not finite.
     """
     wide = torch.promote_types(start.dtype, torch.float32)
     x = start.detach().to(wide, copy=True)
@@ -158,7 +158,7 @@ def minimise(
         if line_search:
             accepted = (value <= state.value + DECREASE * state.step * state.promise) | (state.moves == 0)
         if not bool(slope[accepted].isfinite().all()):
-            raise InputError("the gradient of the objective is not finite: there is no direction to descend")
+            raise GradientError("the gradient of the objective is not finite: there is no direction to descend")
         state.step = torch.where(accepted, state.step, _shorter(state, value))
         state.tries = torch.where(accepted, 0, state.tries + 1)
         going = state.tries < TRIES
