@@ -39,7 +39,8 @@ def main() -> None:
         "rows": rows,
         "threads": given.threads,
         "rounds": given.rounds,
-        "machine": machine(),
+        "device": given.device,
+        "machine": machine(given.device),
         "versions": versions(),
     }
     text = as_markdown(record)
@@ -106,6 +107,7 @@ def child_memory(race: str, contender: str, given: argparse.Namespace) -> float 
 def as_markdown(record: dict[str, Any]) -> str:
     """Return the table for people."""
     command = f"python benchmarks/attacks.py --threads {record['threads']} --rounds {record['rounds']}"
+    command += "" if record["device"] == "cpu" else f" --device {record['device']}"
     lines = [
         "# Attacks against their peers",
         "",
@@ -127,10 +129,10 @@ def as_markdown(record: dict[str, Any]) -> str:
     return "\n".join([*lines, "", *(f"* {note}" for note in notes)]) + "\n"
 
 
-def machine() -> str:
+def machine(device: str) -> str:
     """Return what the races ran on."""
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
-    return f"{platform.system()} {device}, torch {torch.__version__}"
+    name = platform.machine() if device == "cpu" else torch.cuda.get_device_name(device)
+    return f"{platform.system()} {name}, torch {torch.__version__}"
 
 
 def versions() -> str:

@@ -86,7 +86,8 @@ def by_art(attack: Callable[[Any], Any], targets: Callable[[Tensor], Tensor] | N
 
     def attacked(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         loss, shape = nn.CrossEntropyLoss(), tuple(x.shape[1:])
-        wrapped = PyTorchClassifier(model, loss, shape, 10, clip_values=(0, 1), device_type="cpu")
+        device = "gpu" if x.is_cuda else "cpu"  # it moves the network there
+        wrapped = PyTorchClassifier(model, loss, shape, 10, clip_values=(0, 1), device_type=device)
         labels = np.eye(10, dtype=np.float32)[(y if targets is None else targets(y)).cpu().numpy()]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
