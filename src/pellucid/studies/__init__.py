@@ -1,4 +1,4 @@
-"""The papers' experiments, one file each, with their printed numbers as data beside them."""
+"""Whole experiments, one file each: those of papers, with their printed numbers as data, and some of our own."""
 
 from collections.abc import Callable
 from typing import Any
