@@ -69,8 +69,9 @@ def accuracy_curve(
     leave the attack once they are misclassified, so one that is misclassified at any iterate counts as an
     error; at eps 0 no attack is run. Each eps is attacked from the clean images, but an image that a smaller eps
     fooled is not attacked again, since what fooled it lies in the larger ball too: the accuracy is that of
-    separate runs or lower, and never rises with eps. Random numbers depend on the position in x, not on the
-    batch. Raises InputError for an attack without eps, and for epsilons that do not ascend.
+    separate runs or lower, and never rises with eps. (That is a convention where no ball is promised: fog of a
+    larger eps need not be able to do what thinner fog did.) Random numbers depend on the position in x, not on
+    the batch. Raises InputError for an attack without eps, and for epsilons that do not ascend.
     Source: Ross & Doshi-Velez 2018, Figure 1 (diagonal); Boopathy et al. 2020, Table 1. Deviation: the papers
     attack every image at every eps and judge the last iterate (`transfer_predictions` does).
 

@@ -82,7 +82,8 @@ def unforeseen_attack_robustness(accuracies: Tensor, ata: Sequence[float] | Tens
     """Return the accuracy of a network under an attack, as a share of what training against that attack achieves.
 
     UAR(A, M) = sum_k Acc(A, eps_k, M) / sum_k ATA(A, eps_k); higher is better, 1 is as robust as if A had been
-    foreseen. The sum runs over calibrated sizes, `CALIBRATED`.
+    foreseen. The sum runs over calibrated sizes, `CALIBRATED`; as there, every image is to be attacked at every size
+    (an `Evaluate` with stop_when_fooled=False).
 
     accuracies (..., E), shares in [0, 1], ata (E) -> (...). Raises InputError where the sizes do not agree, for
     values outside [0, 1] (percentages, say) and where no ATA is above 0.
