@@ -142,6 +142,16 @@ def test_on_a_linear_network_the_distance_is_that_to_the_nearest_boundary(linear
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_slopes_whose_squares_underflow_still_name_the_nearest_boundary(linear, images, norm):
+    network, x = linear(classes=4, dtype=torch.float32), images.float()
+    labels, attack = predict(network, x), FAB(norm=norm, eps=FAR[norm], steps=5, boundaries="nearest")
+    expected = attack(network, x, labels)
+    with torch.no_grad():
+        network.weight.mul_(1e-30), network.bias.mul_(1e-30)
+    torch.testing.assert_close(attack(network, x, labels), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_it_finds_no_longer_ways_than_pgd_at_any_eps(bent, images, norm):
     labels = predict(bent, images)
     distance = far(norm, FAB(norm=norm, eps=FAR[norm], steps=40)(bent, images, labels), images)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from pellucid.attacks.objective import Setup, attacking
 from pellucid.errors import GradientError, InputError, SpecError
 from pellucid.guard import check_labels, check_logits
-from pellucid.maths.balls import steepest
+from pellucid.maths.balls import dual_norm, steepest
 from pellucid.maths.passes import gradient
 from pellucid.protocols import Norm, Objective
 from pellucid.rng import Stream
@@ -132,7 +132,7 @@ class DeepFool:
         for k in range(1, last + 1):
             gap = (logits.gather(1, pairs[:, k : k + 1]) - own)[:, 0]
             slope = gradient(gap, point, retain_graph=k < last)[standing]
-            length = _dual_norm(self.norm, slope)
+            length = dual_norm(self.norm, slope)
             away = torch.where(length == 0, torch.inf, gap.detach()[standing].abs() / length)
             if k == 1:
                 nearest, direction = away, slope
@@ -152,14 +152,3 @@ class DeepFool:
 
     def _result(self, x: Tensor, total: Tensor) -> Tensor:
         return (x + (1 + self.overshoot) * total).clamp(0, 1)
-
-
-def _dual_norm(norm: Norm, w: Tensor) -> Tensor:
-    """Return, per example, how much a unit step in the norm raises a linear function of slope w: (N, ...) -> (N,)."""
-    flat = w.flatten(1).to(torch.promote_types(w.dtype, torch.float32))
-    if norm == "linf":
-        return flat.abs().sum(1)
-    largest = flat.abs().amax(1, keepdim=True)  # squares of small slopes underflow
-    scale = torch.where(largest > 0, largest, torch.ones_like(largest))
-    length: Tensor = torch.linalg.vector_norm(flat / scale, dim=1) * scale[:, 0]
-    return length

@@ -11,7 +11,7 @@ from pellucid.attacks.apgd import likeliest_others
 from pellucid.attacks.objective import Setup, Size, attacking
 from pellucid.errors import GradientError, InputError
 from pellucid.guard import check_labels, check_logits
-from pellucid.maths.balls import project, steepest
+from pellucid.maths.balls import dual_norm, project, steepest
 from pellucid.maths.hyperplane import onto_hyperplane
 from pellucid.maths.losses import margin
 from pellucid.maths.passes import gradient
@@ -147,7 +147,7 @@ class FAB:
             if bool(slope.isnan().any()):
                 raise GradientError("the gradient of the logits contains NaN: there is no boundary to step onto")
             value = value.detach()
-            length = torch.linalg.vector_norm(slope.flatten(1), ord=1 if self.norm == "linf" else 2, dim=1)
+            length = dual_norm(self.norm, slope)
             distance = value.abs() / (length + torch.finfo(length.dtype).tiny)
             nearer = (distance < nearest) | (number == 0)
             nearest, kept = torch.where(nearer, distance, nearest), torch.where(nearer, value, kept)

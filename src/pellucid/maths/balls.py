@@ -91,6 +91,17 @@ def steepest(norm: Norm, g: Tensor) -> Tensor:
     return _STEEPEST[norm](g)
 
 
+def dual_norm(norm: Norm, w: Tensor) -> Tensor:
+    """Return, per example, how much a unit step in the norm raises a linear function of slope w: (N, ...) -> (N,)."""
+    flat = w.flatten(1).to(torch.promote_types(w.dtype, torch.float32))
+    if norm == "linf":
+        return flat.abs().sum(1)
+    largest = flat.abs().amax(1, keepdim=True)  # squares of small slopes underflow
+    scale = torch.where(largest > 0, largest, torch.ones_like(largest))
+    length: Tensor = torch.linalg.vector_norm(flat / scale, dim=1) * scale[:, 0]
+    return length
+
+
 def fill_l1(g: Tensor, eps: float | Tensor, room: Tensor) -> Tensor:
     """Return the d that maximises sum_i g_i d_i subject to ||d||_1 <= eps and |d_i| <= room_i: (N, ...) -> (N, ...).
 
