@@ -112,6 +112,12 @@ def test_evaluate_counts_right_answers(say, trained):
     assert told["meta"]["passes"]["backward"] > 0
 
 
+def test_evaluate_says_nothing_of_an_eps_that_the_attack_does_not_have(say, trained):
+    spoken = say("evaluate", trained, *SMALL, "--attack", "deepfool", "steps=2", "--images", "4", "--quiet")
+    assert "as described" in spoken.out
+    assert "nan" not in spoken.out.replace(str(trained), "")
+
+
 def test_evaluate_for_people_is_a_table_with_a_row_per_network(say, trained, place):
     import shutil
 

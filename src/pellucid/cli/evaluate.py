@@ -1,6 +1,7 @@
 """pellucid evaluate."""
 
 import dataclasses
+import math
 from typing import Annotated, Any
 
 from cyclopts import Parameter
@@ -77,7 +78,8 @@ def evaluate(
         print(path)
         grid = Grid(box=None, padding=(0, 0, 0, 2), show_header=False)
         for r in rows[judge * len(sizes) : (judge + 1) * len(sizes)]:
-            grid.add_row(f"eps {fraction(r['epsilon'])}", f"{r['value']:6.1%}", f"{r['low']:.1%} - {r['high']:.1%}")
+            size = "as described" if math.isnan(r["epsilon"]) else f"eps {fraction(r['epsilon'])}"
+            grid.add_row(size, f"{r['value']:6.1%}", f"{r['low']:.1%} - {r['high']:.1%}")
         screen().print(grid)
     for line in warning_lines(summary["warnings"]):
         print(line)
