@@ -37,6 +37,8 @@ def check_images(x: Tensor) -> Tensor:
     if not x.is_floating_point():
         raise InputError(f"images must be floating point in [0, 1], not {x.dtype}; divide 8-bit images by 255")
     x = _ordinary(x)
+    if 0 in x.shape[1:]:
+        raise InputError(f"images must have at least one channel and one pixel; this tensor has shape {tuple(x.shape)}")
     if x.numel() == 0:
         return x
     low, high = (float(v) for v in torch.aminmax(x.detach()))
@@ -74,13 +76,17 @@ def check_labels(
 
 
 def check_logits(logits: Tensor, x: Tensor) -> Tensor:
-    """Return the logits of images x if they are finite and, where x is to be differentiated, depend on it.
+    """Return the logits (N, K) of images x if they are finite and, where x is to be differentiated, depend on it.
 
     Raises InputError if not. The weights must be frozen: they too would make the logits differentiable.
     """
     if x.requires_grad and torch.is_grad_enabled() and not logits.requires_grad:
         raise GradientError(
             "the network's output does not depend on its input (it was detached): no gradient reaches it"
+        )
+    if logits.ndim != 2 or len(logits) != len(x):
+        raise InputError(
+            f"the network must return logits (N, K), one row per image; got shape {tuple(logits.shape)} for {len(x)}"
         )
     wrong = len(logits) - int(logits.detach().isfinite().flatten(1).all(1).sum())
     if wrong:

@@ -20,12 +20,14 @@ from pellucid.attacks.iterated_tgsm import IteratedTGSM
 from pellucid.attacks.jpeg import JPEG
 from pellucid.attacks.jsma import JSMA
 from pellucid.attacks.learned import Learner, Taught, is_learner
+from pellucid.attacks.masking import MASKING, RobustnessWarning, checks
 from pellucid.attacks.pgd import PGD
 from pellucid.attacks.snow import Snow
 from pellucid.attacks.square import Square
 from pellucid.attacks.stadv import StAdv
 from pellucid.attacks.tgsm import TGSM
 from pellucid.attacks.universal import UniversalPerturbation
+from pellucid.maths.notes import noted
 
 __all__ = [
     "AAI",
@@ -35,6 +37,7 @@ __all__ = [
     "ISA",
     "JPEG",
     "JSMA",
+    "MASKING",
     "PGD",
     "TGSM",
     "AutoAttack",
@@ -49,14 +52,17 @@ __all__ = [
     "IteratedTGSM",
     "Learner",
     "Restarts",
+    "RobustnessWarning",
     "Snow",
     "Square",
     "StAdv",
     "Taught",
     "UniversalPerturbation",
     "Worst",
+    "checks",
     "has_eps",
     "is_learner",
     "minimum_eps",
+    "noted",
     "with_eps",
 ]

@@ -13,7 +13,7 @@ from pellucid.guard import check_images, check_labels, check_logits
 from pellucid.maths.ascent import Ascent, Evaluate, Step, nothing
 from pellucid.maths.balls import project, random_start, steepest
 from pellucid.maths.losses import cross_entropy, dlr, margin, targeted_dlr
-from pellucid.maths.notes import note
+from pellucid.maths.notes import listening, note
 from pellucid.maths.passes import gradient
 from pellucid.protocols import Norm, Objective, TargetRule
 from pellucid.rng import Stream
@@ -39,7 +39,8 @@ class APGD:
     fewer) that are likeliest at x, and succeeds with any wrong class; it pays one forward pass to choose them. With a
     target (a rule, or labels at the call) the target's cross entropy is lowered, or its targeted ratio is raised.
     Few classes: for K = 2 "dlr" climbs the margin max_{j != y} z_j - z_y, and "targeted_dlr" z_t - z_y; for K = 3
-    "targeted_dlr" divides by z_pi1 - z_pi3. A UserWarning and the note `dlr_fallback` say so.
+    "targeted_dlr" divides by z_pi1 - z_pi3. The note `dlr_fallback` says so, or a UserWarning
+    where nobody collects notes.
     `maximise` climbs any objective; loss, target and targets play no part in it.
     Costs steps + 1 forward and steps backward passes a run (form="code": the same).
 
@@ -339,7 +340,10 @@ def _ratio(logits: Tensor, y: Tensor, goal: Tensor | None) -> Tensor:
 
 def _announce(classes: int, needed: int, x: Tensor) -> None:
     if classes < needed:
+        heard = listening()
         note("dlr_fallback", torch.ones(len(x), dtype=torch.bool, device=x.device))
+        if heard:
+            return
         warnings.warn(
             f"attack apgd: {classes} classes are too few for this ratio of logits; it climbs a simpler one",
             stacklevel=2,

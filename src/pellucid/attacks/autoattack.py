@@ -250,7 +250,7 @@ def _ratio(logits: Tensor, y: Tensor) -> Tensor:
 def inside(norm: Norm, x: Tensor, found: Tensor, eps: float) -> Tensor:
     """Say which images lie in the ball around x, but for rounding: bool (N,)."""
     length = torch.linalg.vector_norm((found - x).double().flatten(1), ord=_ORDER[norm], dim=1)
-    rounding = torch.finfo(x.dtype).eps * (1 if norm == "linf" else x[0].numel() ** 0.5)
+    rounding = torch.finfo(x.dtype).eps * (1 if norm == "linf" else x.shape[1:].numel() ** 0.5)
     small: Tensor = length <= eps * (1 + 1e-5) + rounding
     return small
 

@@ -35,10 +35,10 @@ class CarliniWagner:
     none did come back unchanged. There is no bound on |x' - x|. confidence is in units of the logits. w starts at
     arctanh(0.999999 (2x - 1)), so that an image which is misclassified to begin with stays where it is within 1e-6.
     Each of search_steps runs makes adam_steps steps of Adam (Kingma & Ba 2015: rates 0.9 and 0.999, 1e-8) of size
-    learning_rate from that start. c begins at initial_c, is multiplied by 10 until a run succeeds (up to 1e10), and
-    bisects from then on. abort_early: an image leaves a run when its own objective did not fall by a factor of
-    0.9999 within a tenth of the run. stop_when_fooled: an image leaves the attack at the first iterate that is
-    misclassified, whatever the confidence: white-box accuracy, not distance.
+    learning_rate from that start. c begins at initial_c, is multiplied by 10 until a run succeeds (up to 1e10; in
+    float16 to 65), and bisects from then on. abort_early: an image leaves a run when its own objective did not fall
+    by a factor of 0.9999 within a tenth of the run. stop_when_fooled: an image leaves the attack at the first iterate
+    that is misclassified, whatever the confidence: white-box accuracy, not distance.
     Costs one forward and one backward pass per step on the images still in the run.
     Raises InputError for images outside [0, 1], labels out of range, one class, and for `maximise`.
     Source: Carlini & Wagner 2017, sections V (f_6, change of variable, choice of c) and VI.A (l2).
@@ -97,7 +97,8 @@ class CarliniWagner:
             found = self._run(model, setup, c, rows, best, leave)
             high[rows] = torch.where(found, torch.minimum(high[rows], c[rows]), high[rows])
             low[rows] = torch.where(found, low[rows], torch.maximum(low[rows], c[rows]))
-            c = torch.where(high.isinf(), (10 * c).clamp(max=_MOST), (low + high) / 2)
+            most = min(_MOST, torch.finfo(setup.x.dtype).max / 1e3)  # in float16 a larger slope is none
+            c = torch.where(high.isinf(), (10 * c).clamp(max=most), (low + high) / 2)
         return best.x
 
     def _run(self, model: nn.Module, setup: Setup, c: Tensor, rows: Tensor, best: "_Best", leave: bool) -> Tensor:

@@ -1,6 +1,7 @@
 """Attacks made of others: the worst of several, and the best of several runs of one."""
 
 import dataclasses
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
@@ -10,11 +11,12 @@ from pydantic import BeforeValidator
 from torch import Tensor, nn
 
 from pellucid.attacks.epsilon import has_eps, with_eps
+from pellucid.attacks.masking import MASKING, REPLACED, RobustnessWarning
 from pellucid.attacks.objective import attacking, label_objective, take_better
 from pellucid.errors import SpecError
 from pellucid.guard import check_images
 from pellucid.maths.ascent import Ascent, nothing
-from pellucid.maths.notes import note, noted
+from pellucid.maths.notes import listening, note, noted
 from pellucid.maths.resume import within
 from pellucid.protocols import Attack, AttackField, Objective, TargetRule
 from pellucid.rng import Stream
@@ -36,7 +38,8 @@ class Worst:
     is to reach them; otherwise each follows its own, and success is misclassification. The first attack draws the
     random numbers it would draw alone, the others numbers of their own. An attack that learns from many images
     learns from those it is handed. Leaves the note fooled_by: the number of the attack that was kept, -1 where
-    none succeeded. `maximise` keeps the highest value.
+    none succeeded, and passes on what its members warn of (`masking.MASKING`). `maximise` keeps the highest value.
+    In words attacks are parted by commas: attacks="pgd eps=0.1, square eps=0.1 queries=500".
     Raises SpecError for attacks whose aim is not the label, InputError where one of the attacks does.
     Source: Croce & Hein 2020, Reliable evaluation of adversarial robustness (the worst case over several attacks).
     Deviations: none.
@@ -156,11 +159,12 @@ def _worst(
         evaluate = label_objective(model, setup)
         best = nothing(setup.x)
         made_by = torch.zeros(len(x), dtype=torch.int64, device=x.device)
+        warned: dict[str, Tensor] = {}
         for number, attack in enumerate(attacks):
             left = torch.nonzero(~(best.finished & leave))[:, 0]
             if not len(left):
                 break
-            with noted(), within(f"attack-{number}"):  # what a member remarks is about the images it was handed
+            with noted() as said, within(f"attack-{number}"):
                 made = attack(
                     model,
                     setup.x[left],
@@ -169,11 +173,19 @@ def _worst(
                     rng=_stream(setup.rng, number).take(left),
                     stop_when_fooled=leave,
                 )
+            for name in said.keys() & {*MASKING, *REPLACED}:  # a warning of one is a warning of all
+                warned.setdefault(name, torch.zeros_like(best.finished))[left] |= said[name]
             with torch.no_grad():
                 values, finished = evaluate(made, left)
             assert finished is not None
             made_by[take_better(best, Ascent(made, values.to(best.values.dtype), finished), left)] = number
         note("fooled_by", torch.where(best.finished, made_by, -1))
+        for name, flags in warned.items():
+            note(name, flags)
+            if bool(flags.any()) and not listening():
+                meaning = {**MASKING, **REPLACED}[name]
+                share = f"{name}, {int(flags.sum())} of {len(x)} images"
+                warnings.warn(f"{meaning} ({share})", RobustnessWarning, stacklevel=3)
         return best.x
 
 

@@ -86,8 +86,8 @@ class FAB:
                 for restart in range(self.restarts):
                     self._run(search, aims, enough, setup.rng.child("target", number, "restart", restart), restart > 0)
             self._cut(search, enough)
-        near = search.x + project(self.norm, search.found - search.x, self.eps)
-        return _where(search.size <= self.eps, search.found, near.clamp(0, 1))
+            near = search.x + project(self.norm, search.found - search.x, self.eps)
+            return _where(search.size <= self.eps, search.found, near.clamp(0, 1))
 
     def maximise(self, objective: Objective, x: Tensor, *, rng: Stream | None = None) -> Tensor:
         """Refuse: an objective has no classes."""

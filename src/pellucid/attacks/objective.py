@@ -10,7 +10,7 @@ from annotated_types import Le
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pellucid.errors import InputError
+from pellucid.errors import GradientError, InputError
 from pellucid.guard import check_images, check_labels, check_logits, frozen, recording
 from pellucid.maths.ascent import Ascent, Evaluate, Step
 from pellucid.maths.losses import cross_entropy, margin
@@ -130,5 +130,18 @@ def take_better(best: Ascent, run: Ascent, left: Tensor) -> Tensor:
 
 
 def plain(objective: Objective) -> Evaluate:
-    """Return a caller's objective in the form the ascent loop takes: nobody is ever finished."""
-    return lambda point, rows: Step(objective(point, rows), None)
+    """Return a caller's objective in the form the ascent loop takes: nobody is ever finished.
+
+    Raises InputError if it does not give one value per row, GradientError if its values do not depend on the images.
+    """
+
+    def evaluate(point: Tensor, rows: Tensor) -> Step:
+        values = objective(point, rows)
+        if not isinstance(values, Tensor) or values.shape != (len(point),):
+            got = f"shape {tuple(values.shape)}" if isinstance(values, Tensor) else type(values).__name__
+            raise InputError(f"objective(x', rows) must return one value per row, ({len(point)},); got {got}")
+        if point.requires_grad and torch.is_grad_enabled() and not values.requires_grad:
+            raise GradientError("the objective does not depend on the images: there is no direction to climb")
+        return Step(values, None)
+
+    return evaluate

@@ -42,14 +42,15 @@ class StAdv:
     Source: Xiao et al. 2018 (spatially transformed), equations 1 to 4, weight 0.05; Zhang & Zhu 2019 (003), code.
     Deviations: 1e-8 is added under the root of L_flow, which has no gradient at the start otherwise. Xiao et al. do
     not say what lies beyond the border (here the nearest edge), where L-BFGS starts (here at zero flow), nor for how
-    long it runs. Zhang & Zhu run five times ten steps, here fifty without a break, per image instead of per batch;
+    long it runs (steps None: 500; at 50 it is far from its end). Zhang & Zhu run five times ten steps, here (None)
+    fifty without a break, per image instead of per batch;
     their grid exchanges rows and columns, so that zero flow transposes the image: here it does not.
     """
 
     form: Literal["xiao", "zhang"] = "xiao"
     weight: NonNegative = 0.05
     confidence: NonNegative = 0.0
-    steps: Count = 50
+    steps: Count | None = None
     step_size: Positive | None = None
     history: Count | None = None
     target: TargetRule | None = None
@@ -104,7 +105,7 @@ class StAdv:
         found = minimise(
             lowered,
             start,
-            self.steps,
+            self.steps or (50 if zhang else 500),
             step_size=self.step_size or (1.0 if line_search else 0.5),
             history=self.history or (100 if zhang else 10),
             line_search=line_search,

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,7 @@ from pellucid.attacks.objective import Size, attacking
 from pellucid.errors import InputError
 from pellucid.guard import check_images, check_labels, check_logits
 from pellucid.maths.balls import project
+from pellucid.maths.resume import kept
 from pellucid.protocols import AttackField, Norm, Objective
 from pellucid.rng import Stream
 from pellucid.spec import Count, Share, register
@@ -94,11 +96,18 @@ class UniversalPerturbation:
         own = _predicted(model, x, y)
         for number in range(self.passes if self.eps > 0 else 0):
             order = torch.argsort(rng.child("order", number).uniform(x, ()), stable=True)
-            for rows in torch.split(order, self.together):
-                v = self._teach(model, x[rows], own[rows], v, rng.take(rows).child("inner", number))
+            found = kept(f"pass-{number}", partial(self._pass, model, x, own, v, order, rng, number))
+            v = found["perturbation"]
             changed = _predicted(model, (x + v).clamp(0, 1)) != own
             if float(changed.double().mean()) >= self.wanted:
                 break
+        return {"perturbation": v}
+
+    def _pass(
+        self, model: nn.Module, x: Tensor, own: Tensor, v: Tensor, order: Tensor, rng: Stream, number: int
+    ) -> dict[str, Tensor]:
+        for rows in torch.split(order, self.together):
+            v = self._teach(model, x[rows], own[rows], v, rng.take(rows).child("inner", number))
         return {"perturbation": v}
 
     def _teach(self, model: nn.Module, x: Tensor, own: Tensor, v: Tensor, rng: Stream) -> Tensor:

@@ -88,6 +88,9 @@ def evaluate(
         forward, backward = (sum(spent["attack"][way]) for way in ("forward", "backward"))
         judging = sum(spent["evaluation"]["forward"])
         print(f"passes: {forward:,} forward and {backward:,} backward to attack, {judging:,} forward to judge")
+        if "teaching" in spent:
+            taught = spent["teaching"]
+            print(f"        {taught['forward']:,} forward and {taught['backward']:,} backward to teach it beforehand")
     print(f"predictions image by image: {result.folder}")
 
 

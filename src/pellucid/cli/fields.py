@@ -44,11 +44,15 @@ def apply_words(table: dict[str, Any], words: Sequence[str], main: str) -> dict[
         at = table
         for key in keys[:-1]:
             held = at.get(key)
+            if isinstance(held, str) and key not in HOMES and keys[-2] == key and "," not in held:
+                at[key] = f"{held} {keys[-1]}={value}"  # inner=pgd inner.eps=0.1: as it would be spelled in words
+                break
             if not isinstance(held, dict):
                 held = {key: held} if isinstance(held, str) and key in HOMES else {}
                 at[key] = held
             at = held
-        at[keys[-1]] = None if value.lower() == "none" else value
+        else:
+            at[keys[-1]] = None if value.lower() == "none" else value
     return table
 
 

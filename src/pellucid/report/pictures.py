@@ -34,11 +34,14 @@ def _bytes(values: NDArray[np.float64]) -> NDArray[np.uint8]:
 
 
 def full_scale(picture: Picture) -> float:
-    """Return the change that a difference picture shows in full colour; 1 where nothing changed."""
+    """Return the change that a difference picture shows in full colour; 1 where nothing changed.
+
+    Not below one level of 8-bit images: a change that no screen shows must not look like a large one.
+    """
     if picture.scale is not None and picture.scale > 0:
         return picture.scale
     largest = float(np.nan_to_num(np.abs(np.asarray(picture.pixels, float))).max())
-    return largest if largest > 0 else 1.0
+    return max(largest, 1 / 255) if largest > 0 else 1.0
 
 
 def data_uri(picture: Picture) -> str:

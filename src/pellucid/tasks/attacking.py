@@ -1,6 +1,6 @@
 """What attacks need around a measurement: to be taught, and their passes, notes and warnings written down."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -52,12 +52,23 @@ def _blank(like: Tensor, shape: torch.Size) -> Tensor:
     return unnoted(like, shape.numel()).view(shape)
 
 
-def summary(epsilons: Sequence[float] | None, passes: Tensor, notes: dict[str, Tensor]) -> dict[str, Any]:
-    """Return what summary.json holds: passes (E, 3) in words, and a warning for each check that was not passed."""
+def summary(
+    epsilons: Sequence[float] | None,
+    passes: Tensor,
+    notes: dict[str, Tensor],
+    ledger: Mapping[str, Mapping[str, float]] | None = None,
+) -> dict[str, Any]:
+    """Return what summary.json holds: passes (E, 3) in words, and a warning for each check that was not passed.
+
+    ledger is the cost of each part; those of teaching an attack are added up.
+    """
+    taught_by = [cost for part, cost in (ledger or {}).items() if part.startswith("fit-") and "--" not in part]
+    teaching = {way: int(sum(cost[way] for cost in taught_by)) for way in ("forward", "backward")}
     forward, backward, judging = passes.T.tolist()
     return {
         "epsilons": None if epsilons is None else list(epsilons),
-        "passes": {"attack": {"forward": forward, "backward": backward}, "evaluation": {"forward": judging}},
+        "passes": {"attack": {"forward": forward, "backward": backward}, "evaluation": {"forward": judging}}
+        | ({"teaching": teaching} if taught_by else {}),
         "warnings": warnings_of(notes),
     }
 

@@ -93,7 +93,7 @@ class Evaluate:
         sizes = {key: torch.cat([part[key] for part in found], 1) for key in ("linf", "l2", "unstable")}
         write_sizes(io.scratch / "sizes.parquet", sizes | notes, epsilons)
         passes = torch.stack([part["passes"] for part in found]).sum(0)
-        write_json(io.scratch / "summary.json", summary(self.epsilons, passes, notes))
+        write_json(io.scratch / "summary.json", summary(self.epsilons, passes, notes, io.ledger()))
         return ["predictions.parquet", "sizes.parquet", "summary.json"]
 
     def rehearse(self, io: Io) -> float:
@@ -138,7 +138,7 @@ class Explain:
     def title(self) -> str:
         """Name the work for people."""
         if not self.interpreters:
-            return f"attack {network_name(self.network)}" if self.attack else "predict"
+            return f"{name_of(self.attack)} on {network_name(self.network)}" if self.attack else "predict"
         return f"explain {network_name(self.network)}"
 
     def run(self, io: Io) -> list[str]:
