@@ -32,9 +32,10 @@ class StAdv:
     image spans [-1, 1]; black beyond the border; L-BFGS with steps of 0.5 without line search; the last point.
 
     x (N, C, H, W) in [0, 1], y (N,) true labels -> x' of the same shape in [0, 1]: interpolation makes no new
-    brightness. There is no ball: weight says how smooth the flow has to be. steps counts those of L-BFGS, of a
-    forward and a backward pass each; backtracking takes one more of both to judge the last point, and one whenever
-    it shortens a step. step_size (None: 1, and 0.5 in form "zhang") is the length first tried along the direction
+    brightness. There is no ball: weight says how smooth the flow has to be, and, where logits are small, as those of
+    a network that is rarely sure, whether fooling pays at all. steps counts those of L-BFGS, of a forward and a
+    backward pass each; backtracking takes one more of both to judge the last point, and one whenever it shortens a
+    step. step_size (None: 1, and 0.5 in form "zhang") is the length first tried along the direction
     of L-BFGS, history (None: 10 and 100) the number of past steps it remembers. stop_when_fooled returns the first
     point that succeeds. Each image has a flow, a history and an end of its own.
     maximise(objective) climbs objective - weight L_flow, with backtracking in either form.

@@ -38,8 +38,8 @@ class Evaluate:
     images is taught on the first `fit_images` of the training part. Without an attack the only eps is 0: clean
     accuracy. Without epsilons the attack is run once as described; where it has an eps that is the grid, and within
     a grid the attack's own eps says nothing and is set to the largest. stop_when_fooled (white-box accuracy: any
-    iterate counts, and whom a smaller eps fooled is not attacked again) is on without judges and off with them,
-    when the attack runs all its steps, unless it is given.
+    iterate counts, of a targeted attack any that reached its target; and whom a smaller eps fooled is not attacked
+    again) is on without judges and off with them, when the attack runs all its steps, unless it is given.
     """
 
     network: NetworkField
