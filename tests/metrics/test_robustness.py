@@ -124,7 +124,9 @@ def test_whom_a_smaller_eps_fooled_is_not_attacked_again_and_no_accuracy_is_high
     assert (together[1:] <= together[:-1]).all()  # who has fallen stays down
     assert 0.95 > together[2].float().mean() > together[-1].float().mean()
     seen = []
-    grid = adversarial_grid(network, images, labels, Recorded(attack, seen), epsilons, rng=stream, stop_when_fooled=True)
+    grid = adversarial_grid(
+        network, images, labels, Recorded(attack, seen), epsilons, rng=stream, stop_when_fooled=True
+    )
     standing = [int((found.predictions == labels).sum()) for found in grid]
     assert seen == [n for n in standing[:-1] if n]
 
