@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from pellucid.errors import InputError
-from pellucid.guard import check_images, check_labels, frozen, reading
+from pellucid.guard import check_images, check_labels, check_logits, frozen, reading
 
 
 def network() -> nn.Module:
@@ -238,3 +238,15 @@ def test_reading_freezes_only_where_nothing_is_differentiated_further():
         assert net.training
         assert net[5].weight.requires_grad
     assert net.training
+
+
+@pytest.mark.parametrize("shape", [(2, 0, 3, 3), (2, 1, 0, 4), (0, 1, 3, 0)])
+def test_images_without_a_pixel_are_refused(shape):
+    with pytest.raises(InputError, match="at least one channel and one pixel"):
+        check_images(torch.zeros(shape))
+
+
+@pytest.mark.parametrize("logits", [torch.zeros(2), torch.zeros(1, 2, 3), torch.zeros(3, 4)], ids=str)
+def test_logits_are_one_row_per_image(logits):
+    with pytest.raises(InputError, match=r"logits \(N, K\), one row per image"):
+        check_logits(logits, torch.zeros(2, 1, 2, 2))

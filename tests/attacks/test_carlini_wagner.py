@@ -153,3 +153,13 @@ def test_what_makes_no_sense_is_refused(linear, images):
     network = linear()
     with pytest.raises(GradientError, match="NaN"):
         attack(lambda_module(lambda x: network(x) + (x - x).sqrt().sum((1, 2, 3))[:, None]), images, zeros)
+
+
+def test_a_large_c_does_not_overflow_half_precision():
+    """An image that no run fools raises c to its limit, which float16 has to bear."""
+    sure = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 2)).half()
+    with torch.no_grad():
+        sure[1].weight.copy_(torch.tensor([[1.0, 0, 0, 0], [0, 1, 0, 0]]))
+        sure[1].bias.copy_(torch.tensor([50.0, 0]))
+    x, y = torch.full((2, 1, 2, 2), 0.5).half(), torch.tensor([0, 0])
+    assert torch.equal(CarliniWagner(adam_steps=3, search_steps=12)(sure, x, y), x)

@@ -269,3 +269,22 @@ def test_the_network_is_frozen_throughout(rough, images):
     assert rough.training
     assert rough[1].weight.requires_grad
     assert dataclasses.is_dataclass(Worst)
+
+
+def test_what_a_member_warns_of_is_passed_on():
+    """A network without a gradient: AutoAttack says so, and so does whoever is made of it."""
+    from pellucid.attacks import AutoAttack, RobustnessWarning
+
+    class Rounded(nn.Module):
+        def forward(self, x):
+            return (8 * x).round().flatten(1)[:, :3] + 0 * x.sum()
+
+    x = torch.rand(3, 1, 2, 2, generator=torch.Generator().manual_seed(0))
+    y = Rounded()(x).argmax(1)
+    inner = AutoAttack(eps=0.05, steps=2, queries=5)
+    for attack in (Worst(attacks=(inner,)), Restarts(inner=inner, times=2)):
+        with noted() as notes:
+            attack(Rounded(), x, y)
+        assert notes["zero_gradient"].tolist() == [True] * 3
+        with pytest.warns(RobustnessWarning, match="zero_gradient, 3 of 3"):
+            attack(Rounded(), x, y)

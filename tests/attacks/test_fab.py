@@ -265,3 +265,9 @@ def test_the_network_sees_the_dtype_of_the_images(linear, images, norm, dtype):
 def test_an_objective_is_refused(images):
     with pytest.raises(InputError, match="boundaries between classes"):
         FAB(eps=0.1).maximise(lambda x, rows: x.flatten(1).sum(1), images)
+
+
+def test_the_result_is_an_ordinary_tensor_under_inference_mode():
+    x, y = torch.tensor([[[[0.2, 0.7]]]]), torch.tensor([1])
+    with torch.inference_mode():
+        assert not FAB(eps=0.3, steps=3)(nn.Flatten(), x, y).is_inference()

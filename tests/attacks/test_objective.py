@@ -106,3 +106,17 @@ def test_predictions_need_finite_logits_and_a_batch(linear):
 def test_sizes_beyond_every_image_are_refused(given):
     with pytest.raises(SpecError, match="less than or equal to 10000"):
         PGD(**given)
+
+
+@pytest.mark.parametrize(
+    ("objective", "words"),
+    [
+        (lambda point, rows: point.flatten(1), r"one value per row, \(2,\); got shape \(2, 4\)"),
+        (lambda point, rows: point.sum(), r"one value per row, \(2,\); got shape \(\)"),
+        (lambda point, rows: 3.0, r"one value per row, \(2,\); got float"),
+        (lambda point, rows: torch.zeros(len(point)), "does not depend on the images"),
+    ],
+)
+def test_an_objective_is_one_value_per_row_of_the_images(objective, words):
+    with pytest.raises(InputError, match=words):
+        PGD(eps=0.1, steps=2).maximise(objective, torch.full((2, 1, 2, 2), 0.5))

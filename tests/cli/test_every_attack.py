@@ -44,3 +44,21 @@ def test_attack_and_evaluate_take_it(say, trained, name, cls):
     measured = say("evaluate", *given).json()
     assert 0 <= measured["accuracy"][0]["value"] <= 1
     assert measured["passes"]["attack"]["forward"][0] + measured["passes"]["evaluation"]["forward"][0] > 0
+
+
+def test_an_inner_attack_is_spelled_in_words_or_by_fields(say, trained):
+    given = (trained, *SMALL, "--attack", "restarts", "times=2", "--images", "2", "--json")
+    in_words = say("evaluate", *given, "inner=pgd eps=0.1 steps=2").json()
+    by_fields = say("evaluate", *given, "inner=pgd", "inner.eps=0.1", "inner.steps=2").json()
+    assert in_words["digest"] == by_fields["digest"]
+
+
+def test_teaching_is_a_cost_of_its_own(say, trained):
+    learner = ("universal_perturbation", "eps=0.1", "fit_images=4", "passes=1", "inner=fgsm eps=0.1")
+    measured = say("evaluate", trained, *SMALL, "--attack", *learner, "--images", "3", "--json").json()
+    taught, judged = measured["passes"]["teaching"], measured["passes"]["evaluation"]["forward"]
+    assert taught["forward"] > 0
+    assert (
+        taught["forward"] + sum(judged) + sum(measured["passes"]["attack"]["forward"])
+        == (measured["meta"]["passes"]["forward"])
+    )
