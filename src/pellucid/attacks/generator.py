@@ -244,6 +244,9 @@ class GenerativePerturbation:
 
 def _scaled(g: Tensor, norm: Norm, eps: float) -> Tensor:
     """Return g min(1, eps / ||g||), per image; unlike a projection, linf shrinks all pixels alike."""
+    g = g.to(
+        torch.promote_types(g.dtype, torch.float32)
+    )  # under autocast G makes halves, whose rounding leaves the ball
     length = torch.linalg.vector_norm(g.flatten(1), ord=torch.inf if norm == "linf" else 2, dim=1)
     share: Tensor = eps / length.clamp(min=max(eps, 1e-30))
     return g * share.view(-1, 1, 1, 1)
