@@ -34,8 +34,16 @@ def main() -> None:
         race, contender = given.memory
         print(json.dumps(peak_memory(races[race], races[race].contenders[contender])))
         return
-    rows = [row for race in races.values() for row in table_rows(race, given)]
-    record = {
+    rows: list[dict[str, Any]] = []
+    for race in races.values():
+        rows += table_rows(race, given)
+        write(rows, given)  # after every race: a long run that is interrupted loses one
+    print(as_markdown(record(rows, given)))
+
+
+def record(rows: list[dict[str, Any]], given: argparse.Namespace) -> dict[str, Any]:
+    """Return the rows and what they were measured with."""
+    return {
         "rows": rows,
         "threads": given.threads,
         "rounds": given.rounds,
@@ -43,12 +51,15 @@ def main() -> None:
         "machine": machine(given.device),
         "versions": versions(),
     }
-    text = as_markdown(record)
-    print(text)
+
+
+def write(rows: list[dict[str, Any]], given: argparse.Namespace) -> None:
+    """Write what has been measured so far as a table for people and one for programs."""
     if given.out is not None:
         given.out.mkdir(parents=True, exist_ok=True)
-        (given.out / "attacks.md").write_text(text)
-        (given.out / "attacks.json").write_text(json.dumps(record, indent=1) + "\n")
+        found = record(rows, given)
+        (given.out / "attacks.md").write_text(as_markdown(found))
+        (given.out / "attacks.json").write_text(json.dumps(found, indent=1) + "\n")
 
 
 def arguments() -> argparse.Namespace:
@@ -104,14 +115,14 @@ def child_memory(race: str, contender: str, given: argparse.Namespace) -> float 
     return float(done.stdout.splitlines()[-1]) if done.returncode == 0 else None
 
 
-def as_markdown(record: dict[str, Any]) -> str:
+def as_markdown(found: dict[str, Any]) -> str:
     """Return the table for people."""
-    command = f"python benchmarks/attacks.py --threads {record['threads']} --rounds {record['rounds']}"
-    command += "" if record["device"] == "cpu" else f" --device {record['device']}"
+    command = f"python benchmarks/attacks.py --threads {found['threads']} --rounds {found['rounds']}"
+    command += "" if record["device"] == "cpu" else f" --device {found['device']}"
     lines = [
         "# Attacks against their peers",
         "",
-        f"`{command}` on {record['machine']}; {record['versions']}.",
+        f"`{command}` on {found['machine']}; {found['versions']}.",
         "",
         "Ratio: the peer's time over ours, median of the rounds; in brackets where our success is lower. Passes are",
         "images through the network; distance is the median l2 of the fooled; memory is what the process grew by.",
@@ -119,13 +130,13 @@ def as_markdown(record: dict[str, Any]) -> str:
     ]
     lines += ["| race | contender | ratio | forward | backward | success | distance | memory, MiB |"]
     lines += ["| --- | --- | --- | --- | --- | --- | --- | --- |"]
-    for row in record["rows"]:
+    for row in found["rows"]:
         said = f"{row['ratio']:.2f}" if row["counts"] else f"({row['ratio']:.2f})"
         distance = "" if row["distance"] is None else f"{row['distance']:.3f}"
         memory = "" if row["memory_mib"] is None else f"{row['memory_mib']:.0f}"
         cells = (row["race"], row["contender"], said, f"{row['forward']:,}", f"{row['backward']:,}")
         lines.append("| " + " | ".join((*cells, f"{row['success']:.1%}", distance, memory)) + " |")
-    notes = dict.fromkeys(f"{row['race']}: {row['note']}" for row in record["rows"] if row["note"])
+    notes = dict.fromkeys(f"{row['race']}: {row['note']}" for row in found["rows"] if row["note"])
     return "\n".join([*lines, "", *(f"* {note}" for note in notes)]) + "\n"
 
 
