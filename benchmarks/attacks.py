@@ -118,7 +118,7 @@ def child_memory(race: str, contender: str, given: argparse.Namespace) -> float 
 def as_markdown(found: dict[str, Any]) -> str:
     """Return the table for people."""
     command = f"python benchmarks/attacks.py --threads {found['threads']} --rounds {found['rounds']}"
-    command += "" if record["device"] == "cpu" else f" --device {found['device']}"
+    command += "" if found["device"] == "cpu" else f" --device {found['device']}"
     lines = [
         "# Attacks against their peers",
         "",
