@@ -197,7 +197,11 @@ def half_robust(network: nn.Module, x: Tensor, y: Tensor) -> float:
         made = PGD(eps=eps, steps=40, step_size=eps / 8, random_start=False)(network, x, y, stop_when_fooled=True)
         return float((predict(network, made) == y).double().mean())
 
-    return min((number / 100 for number in range(6, 41, 2)), key=lambda eps: abs(standing(eps) - 0.5))
+    low, high = 0.04, 0.44  # robust accuracy falls with eps: halve the interval
+    for _ in range(4):
+        middle = (low + high) / 2
+        low, high = (middle, high) if standing(middle) > 0.5 else (low, middle)
+    return round((low + high) / 2, 2)
 
 
 @race
