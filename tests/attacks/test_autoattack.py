@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pellucid.attacks import APGD, FAB, FGSM, PGD, AutoAttack, CarliniWagner, Square, with_eps
+from pellucid.attacks import APGD, FAB, FGSM, PGD, AutoAttack, CarliniWagner, Gabor, IteratedFGSM, Square, with_eps
 from pellucid.attacks.autoattack import averaged, inside
 from pellucid.attacks.masking import MASKING, RobustnessWarning
 from pellucid.errors import GradientError, InputError, SpecError
@@ -456,3 +456,9 @@ def test_maximise_is_the_best_of_the_stages_that_can() -> None:
         AutoAttack(eps=0.05, attacks=(Fells(numbers=()),)).maximise(objective, x)
     mixed = AutoAttack(eps=0.05, attacks=(Fells(numbers=()), APGD(eps=0.05, steps=8)))
     assert bool((objective(mixed.maximise(objective, x), rows) > objective(x, rows)).all())
+
+
+def test_attacks_whose_eps_is_no_radius_are_refused():
+    for other in (IteratedFGSM(eps=0.1), Gabor()):
+        with pytest.raises(SpecError, match="not the size of a ball"):
+            AutoAttack(eps=0.1, attacks=(other,))

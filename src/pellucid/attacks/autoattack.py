@@ -88,6 +88,10 @@ class AutoAttack:
         for attack in self.attacks:
             if getattr(attack, "aim", "label") != "label":
                 raise SpecError(f"attack autoattack counts wrong labels; {name_of(attack)} does not aim at the label")
+            if hasattr(attack, "eps") and not hasattr(attack, "norm"):
+                raise SpecError(
+                    f"attack autoattack hands on its eps; that of {name_of(attack)} is not the size of a ball"
+                )
             norm = getattr(attack, "norm", self.norm)
             if norm != self.norm:
                 raise SpecError(f"attack autoattack is in {self.norm}, but its {name_of(attack)} is in {norm}")
