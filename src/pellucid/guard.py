@@ -22,9 +22,12 @@ def _ordinary(x: Tensor) -> Tensor:
 
 
 @contextlib.contextmanager
-def recording() -> Iterator[None]:
-    """Have autograd record inside the block, also where the caller switched it off (no_grad, inference_mode)."""
-    with torch.inference_mode(False), torch.enable_grad():
+def recording(graph: bool = True) -> Iterator[None]:
+    """Have autograd record inside the block, also where the caller switched it off (no_grad, inference_mode).
+
+    graph=False records nothing either, but makes tensors that others may record.
+    """
+    with torch.inference_mode(False), torch.set_grad_enabled(graph):
         yield
 
 

@@ -64,6 +64,14 @@ class Stream:
             return Stream(self.seed, rows)
         return Stream(self.seed, self.positions.to(rows.device)[rows])
 
+    def pairs(self, rows: Tensor, steps: Tensor) -> "Stream":
+        """Return the stream of pairs of a sample's row and a step, both (B,): its numbers depend on nothing else.
+
+        For positions below 2^39 and steps below 2^24.
+        """
+        own = rows if self.positions is None else self.positions.to(rows.device, torch.int64)[rows]
+        return Stream(derive(self.seed, "pairs"), own * (1 << 24) + steps)
+
     def child(self, *path: int | str) -> "Stream":
         """Return an independent stream for a named purpose."""
         return Stream(derive(self.seed, *path), self.positions)

@@ -11,12 +11,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pellucid.attacks import PGD
 from pellucid.errors import InputError
 from pellucid.interpreters.heatmap import resize
 from pellucid.models.classifier import Classifier
 from pellucid.rng import Stream
 
-from .worlds import Trained, World, pictures, refill, rough, smooth, undisturbed
+from .tiny import REAL, resized, substituted
+from .worlds import Smooth, Trained, World, kinked, pictures, refill, rough, smooth, undisturbed
 
 N, ON_OBJECT = 4, 1.5
 TARGET = torch.tensor([0, 2, 1, 1])
@@ -37,13 +39,28 @@ class Headless(Classifier):
         return self.last(f.flatten(1))
 
 
+def lively(method: Any, *given: Any, **more: Any) -> Smooth:
+    """Return a network with lively gradients that the method takes: smooth, or with one ReLU where it needs that."""
+    return (kinked if needs_relu(method) else smooth)(*given, **more)
+
+
+def needs_relu(method: Any) -> bool:
+    inner = getattr(method, "inner", method)
+    return bool(getattr(inner, "needs_relu", False))
+
+
+def differentiable(method: Any) -> bool:
+    inner = getattr(method, "inner", method)
+    return bool(getattr(inner, "differentiable", True))
+
+
 def run(method: Any, model: nn.Module, x: Tensor, target: Tensor, **more: Any) -> Tensor:
     return method(model, x, target, rng=Stream(4), **more)
 
 
 def check_shapes(method: Any, world: World) -> None:
     for dtype in (torch.float32, torch.float64):
-        x, model = pictures(N, dtype, channels=2), smooth(3, dtype, channels=2)
+        x, model = pictures(N, dtype, channels=2), lively(method, 3, dtype, channels=2)
         single, several = run(method, model, x, TARGET), run(method, model, x, SEVERAL)
         if single.ndim == 4:
             assert single.shape == x.shape, "a map with channels has the shape of the image"
@@ -65,8 +82,12 @@ def check_shapes(method: Any, world: World) -> None:
 
 
 def check_detached_unless_asked(method: Any, world: World) -> None:
-    model, x = smooth(), pictures(N).requires_grad_(True)
+    model, x = lively(method), pictures(N).requires_grad_(True)
     assert not run(method, model, x, TARGET).requires_grad, "maps are detached unless create_graph is set"
+    if not differentiable(method):
+        with pytest.raises(InputError, match="no derivative"):
+            run(method, model, x, TARGET, create_graph=True)
+        return
     assert run(method, model, x, TARGET, create_graph=True).requires_grad, "create_graph gives maps with a graph"
     with torch.no_grad():
         plain = run(method, model, x, TARGET)
@@ -79,7 +100,9 @@ def check_detached_unless_asked(method: Any, world: World) -> None:
 
 
 def check_derivatives_are_right(method: Any, world: World) -> None:
-    model, x = smooth(), pictures(2).requires_grad_(True)
+    if not differentiable(method):
+        return
+    model, x = lively(method), pictures(2).requires_grad_(True)
 
     def maps(images: Tensor) -> Tensor:
         return run(method, model, images, TARGET[:2], create_graph=True)
@@ -89,7 +112,9 @@ def check_derivatives_are_right(method: Any, world: World) -> None:
 
 
 def check_gradients_reach_the_parameters(method: Any, world: World) -> None:
-    model, x = smooth(), pictures(N)
+    if not differentiable(method):
+        return
+    model, x = lively(method), pictures(N)
     run(method, model, x, TARGET, create_graph=True).square().sum().backward()
     missing = [name for name, p in model.named_parameters() if name.endswith("weight") and not _alive(p.grad)]
     assert not missing, f"no gradient of the map reaches {', '.join(missing)}"
@@ -100,7 +125,7 @@ def _alive(grad: Tensor | None) -> bool:
 
 
 def check_together_as_alone(method: Any, world: World) -> None:
-    model, x = smooth(), pictures(N)
+    model, x = lively(method), pictures(N)
     together = run(method, model, x, TARGET)
     for i in range(N):
         stream = Stream(4, torch.tensor([i]))
@@ -140,8 +165,10 @@ def check_eval_mode_is_used(method: Any, world: World) -> None:
 def check_constant_images_and_maps(method: Any, world: World) -> None:
     for value in (0.0, 0.5, 1.0):
         x = torch.full((N, 1, 8, 6), value)
-        assert bool(run(method, smooth(3, torch.float32), x, TARGET).isfinite().all()), f"a constant image of {value}"
-    dead = smooth(3, torch.float32)
+        assert bool(run(method, lively(method, 3, torch.float32), x, TARGET).isfinite().all()), (
+            f"a constant image of {value}"
+        )
+    dead = lively(method, 3, torch.float32)
     with torch.no_grad():
         for p in dead.parameters():
             p.zero_()
@@ -149,10 +176,10 @@ def check_constant_images_and_maps(method: Any, world: World) -> None:
 
 
 def check_leaks_nothing(method: Any, world: World) -> None:
-    model, x = smooth(3, torch.float32), pictures(1, torch.float32)
+    model, x = lively(method, 3, torch.float32), pictures(1, torch.float32)
     target = TARGET[:1]
 
-    for create_graph in (False, True):
+    for create_graph in (False, True) if differentiable(method) else (False,):
         run(method, model, x, target, create_graph=create_graph)
         gc.collect()
         gc.freeze()  # what there was before is not counted again
@@ -169,7 +196,8 @@ def check_leaks_nothing(method: Any, world: World) -> None:
 def check_looks_at_the_object(method: Any, world: World) -> None:
     seen = world.objects
     x, y, mask = seen.x[:24], seen.y[:24], seen.mask[:24]
-    maps = run(method, seen.model, x, y).abs()
+    weighs = substituted(resized(method, REAL), "attack", PGD(norm="l2", eps=1.0, steps=20))  # signs weigh all alike
+    maps = run(weighs, seen.model, x, y).abs()
     maps = maps.sum(1) if maps.ndim == 4 else maps
     maps = resize(maps, (x.shape[2], x.shape[3])) if maps.shape[1:] != mask.shape[1:] else maps
     total = maps.sum((1, 2))
@@ -191,13 +219,13 @@ def check_depends_on_the_model(method: Any, world: World) -> None:
 
 
 def check_depends_on_the_target(method: Any, world: World) -> None:
-    first, second = run(method, smooth(), pictures(N), torch.tensor([[0, 1]] * N)).unbind(1)
+    first, second = run(method, lively(method), pictures(N), torch.tensor([[0, 1]] * N)).unbind(1)
     gap = (first - second).flatten(1).norm(dim=1) / first.flatten(1).norm(dim=1)
     assert float(gap.min()) > 0.01, "another target gives the same map"
 
 
 def check_refuses_what_is_no_input(method: Any, world: World) -> None:
-    model, x = smooth(), pictures(N)
+    model, x = lively(method), pictures(N)
     for bad, words in (
         ((x * 255).to(torch.uint8), "255"),
         (x[0], r"\(N, C, H, W\)"),
@@ -226,7 +254,7 @@ def check_explains_or_refuses_other_networks(method: Any, world: World) -> None:
 
 
 def check_every_tensor_has_a_device(method: Any, world: World) -> None:
-    model, x, stream = smooth(), pictures(N), Stream(4)
+    model, x, stream = lively(method), pictures(N), Stream(4)
     plain = run(method, model, x, TARGET)
     torch.set_default_device("meta")  # a tensor made without a device would land there, and mixing them raises
     try:

@@ -50,6 +50,13 @@ class Smooth(Classifier):
         return functional.softplus(self.second(functional.softplus(self.first(x))))
 
 
+class Kinked(Smooth):
+    """Smooth but for one ReLU, for methods that need one; it is on for some units and off for others."""
+
+    def features(self, x: Tensor) -> Tensor:
+        return functional.softplus(self.second(functional.relu(functional.softplus(self.first(x)) - 0.7)))
+
+
 class Rough(Classifier):
     """What a careless attack would disturb: batch norms, dropout, a shared in-place ReLU, a frozen weight."""
 
@@ -99,6 +106,11 @@ class Breaks(nn.Module):
 def smooth(classes: int = 3, dtype: torch.dtype = torch.float64, channels: int = 1) -> Smooth:
     """Return an untrained smooth network with lively gradients."""
     return refill(Smooth(channels, classes), seed=1, gain=2.0).to(dtype).eval()
+
+
+def kinked(classes: int = 3, dtype: torch.dtype = torch.float64, channels: int = 1) -> Kinked:
+    """Return an untrained network that is smooth but for one ReLU."""
+    return refill(Kinked(channels, classes), seed=1, gain=2.0).to(dtype).eval()
 
 
 def rough(classes: int = 3) -> Rough:

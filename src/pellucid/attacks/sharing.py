@@ -19,6 +19,16 @@ class OneForward(Classifier):
         self._features: tuple[Tensor, bool, Tensor] | None = None
         self._logits: tuple[Tensor, bool, Tensor] | None = None
 
+    @property
+    def splits(self) -> bool:
+        """Whether the network's logits are classify(feature_map(x))."""
+        return self.inner.splits
+
+    @property
+    def itself(self) -> Classifier:
+        """The network that does the work, and remembers nothing."""
+        return self.inner
+
     def normalise(self, x: Tensor) -> Tensor:
         """Return the network's normalised images."""
         return self.inner.normalise(x)
@@ -42,8 +52,8 @@ class OneForward(Classifier):
         """Return the logits, remembered if the same tensor came before."""
         known, recorded = self._logits, torch.is_grad_enabled()
         if known is None or known[0] is not x or known[1] != recorded:
-            usual = type(self.inner).forward is Classifier.forward
-            known = self._logits = (x, recorded, self.classify(self.feature_map(x)) if usual else self.inner(x))
+            logits = self.classify(self.feature_map(x)) if self.splits else self.inner(x)
+            known = self._logits = (x, recorded, logits)
         return known[2]
 
 

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from pellucid.errors import InputError
-from pellucid.guard import check_images, check_labels, reading
+from pellucid.guard import check_labels, recording
+from pellucid.interpreters.doors import Doors
 from pellucid.maths.cam import cam
 from pellucid.models.classifier import Classifier
 from pellucid.rng import Stream
@@ -15,7 +16,7 @@ from pellucid.spec import register
 
 @register("interpreter", "cam")
 @dataclass(frozen=True, kw_only=True)
-class CAM:
+class CAM(Doors):
     """The class activation map: how much each position of the last feature map adds to a logit.
 
     I(x, c)_i = sum_k w_k^c A_{k,i}; its mean over positions is f_c minus the head's bias.
@@ -25,21 +26,6 @@ class CAM:
     forward. Raises InputError for networks that declare no linear head on pooled features.
     Source: Zhou et al. 2016; Boopathy et al. 2020, equation 1. Deviations: none.
     """
-
-    def __call__(
-        self,
-        model: nn.Module,
-        x: Tensor,
-        target: Tensor,
-        *,
-        rng: Stream | None = None,
-        create_graph: bool = False,
-    ) -> Tensor:
-        """Return the maps of images, checked, of a model that is left as it was."""
-        x = check_images(x)
-        target = check_labels(target, len(x), what="targets")
-        with reading(model, create_graph):
-            return self.maps(model, x, target, rng=rng, create_graph=create_graph)
 
     def maps(
         self,
@@ -57,7 +43,7 @@ class CAM:
                 "(adapt(module, feature_layer=..., head=...) declares one for a foreign network)"
             )
         target = check_labels(target, len(x), model.head.out_features, "targets")
-        with torch.set_grad_enabled(create_graph):
+        with recording(create_graph):
             maps, _ = cam(model.feature_map(x), model.head)
         rows = torch.arange(len(x), device=x.device)
         chosen = maps[rows, target] if target.ndim == 1 else maps[rows[:, None], target]

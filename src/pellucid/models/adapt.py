@@ -1,9 +1,11 @@
 """Anybody's network as a Classifier."""
 
+import contextlib
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.parameter import is_lazy
 
 from pellucid.errors import InputError
@@ -30,7 +32,18 @@ class Adapted(Classifier):
     def forward(self, x: Tensor) -> Tensor:
         """Return the module's logits."""
         note_forward(len(x))
-        logits = self.module(self.normalise(x))
+        return self._logits(self.normalise(x))
+
+    @property
+    def named(self) -> nn.Module:
+        """The foreign module, whose layers have the names that people know."""
+        return self.module
+
+    def _logits(self, x: Tensor) -> Tensor:
+        """Return what the module makes of normalised images, unwrapped where it is an output with `.logits`."""
+        with _differentiable_twice():
+            output = self.module(x)
+        logits = output if isinstance(output, Tensor) else getattr(output, "logits", output)
         if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(x):
             shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
             raise InputError(f"the adapted network must return logits (N, K), N = {len(x)}; it returned {shape}")
@@ -48,7 +61,7 @@ class Adapted(Classifier):
 
         handle = self.module.get_submodule(self.feature_layer).register_forward_hook(catch)
         try:
-            logits = self.module(x)
+            logits = self._logits(x)
         finally:
             handle.remove()
         if not caught or caught[-1].ndim != 4:
@@ -72,6 +85,14 @@ class Adapted(Classifier):
         )
 
 
+def _differentiable_twice() -> contextlib.AbstractContextManager[None]:
+    """Have attention computed by plain products while a graph is recorded: fused kernels lack second derivatives."""
+    if not torch.is_grad_enabled():
+        return contextlib.nullcontext()
+    manager: contextlib.AbstractContextManager[None] = sdpa_kernel(SDPBackend.MATH)
+    return manager
+
+
 def adapt(
     module: nn.Module,
     *,
@@ -81,6 +102,9 @@ def adapt(
     head: str | None = None,
 ) -> Classifier:
     """Turn any module from images to logits (N, K) into a Classifier that takes images in [0, 1].
+
+    Modules whose output has `.logits`, as Hugging Face's vision models, are unwrapped. While gradients are recorded,
+    attention is computed by plain products, since maps may be differentiated again.
 
     mean, std: the normalisation the module was trained with, per channel; the Classifier applies it.
     feature_layer, head: names of submodules (as `named_modules` lists them) for maps such as CAM: the last

@@ -34,6 +34,7 @@ class Classifier(nn.Module):
     std: Tensor
     head: nn.Linear | None
     channels: int | None  # of the images it takes, where that is known
+    feature_layer: str | None = None  # the layer to look at, of a foreign network
 
     def __init__(
         self,
@@ -54,6 +55,21 @@ class Classifier(nn.Module):
             raise InputError(f"mean {mean} and std {std} must have one number, or one per channel")
         self.channels = known.pop() if known else channels
         self.head = None
+
+    @property
+    def splits(self) -> bool:
+        """Whether logits are classify(feature_map(x)), so that what lies between can be looked at."""
+        return type(self).forward is Classifier.forward
+
+    @property
+    def itself(self) -> "Classifier":
+        """The network that does the work."""
+        return self
+
+    @property
+    def named(self) -> nn.Module:
+        """The module whose layers have the names that people know."""
+        return self
 
     def normalise(self, x: Tensor) -> Tensor:
         """Return (x - mean) / std, per channel; raise InputError for images that the network cannot take."""

@@ -1,0 +1,85 @@
+"""Looking at one layer of a network while it runs: by a forward hook that lives inside the call."""
+
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor, nn
+
+from pellucid.errors import InputError
+
+
+def first_tensor(output: Any) -> Tensor | None:
+    """Return the tensor that a layer gave: itself, the first of a tuple, or the first value of a table; else None."""
+    if isinstance(output, Tensor):
+        return output
+    values = list(output.values()) if isinstance(output, dict) else output
+    return first_tensor(values[0]) if isinstance(values, (tuple, list)) and values else None
+
+
+def layer_of(network: nn.Module, name: str) -> nn.Module:
+    """Return a layer by its name; raise InputError that lists the names where there is none."""
+    known = dict(network.named_modules())
+    if name not in known or not name:
+        listed = ", ".join(key for key in known if key)
+        raise InputError(f"the network has no layer {name!r}; it has {listed[:1000] or 'none'}")
+    found: nn.Module = known[name]
+    return found
+
+
+def run_with_leaf(network: nn.Module, layer: nn.Module, x: Tensor, keep_graph: bool) -> tuple[Tensor, Any]:
+    """Return (what the layer gave, the network's output), the output depending on the former as on a variable.
+
+    The layer's output is a leaf of its own, so that no graph is held below it, unless keep_graph asks for one
+    and there is one. A layer that runs several times is taken at its last. Raises InputError for layers that give
+    no tensor, or are not reached.
+    """
+    caught: list[Tensor] = []
+
+    def catch(_module: nn.Module, _inputs: Any, output: Any) -> Any:
+        found = first_tensor(output)
+        if found is None or not found.is_floating_point():
+            return output
+        leaf = found if keep_graph and found.requires_grad else found.detach().requires_grad_(True)
+        caught.append(leaf)
+        return _replaced(output, leaf.clone())  # a copy: what follows may work in place
+
+    handle = layer.register_forward_hook(catch)
+    try:
+        output = network(x)
+    finally:
+        handle.remove()
+    if not caught:
+        raise InputError(f"the layer ({type(layer).__name__}) gave no tensor when the network ran")
+    return caught[-1], output
+
+
+def _replaced(output: Any, tensor: Tensor) -> Any:
+    """Return a layer's output with its first tensor replaced."""
+    if isinstance(output, Tensor):
+        return tensor
+    if isinstance(output, dict):
+        output[next(iter(output))] = tensor  # Hugging Face's outputs are ordered tables
+        return output
+    rest = (_replaced(output[0], tensor), *output[1:])
+    return rest if type(output) is tuple else list(rest) if type(output) is list else type(output)(*rest)
+
+
+def outputs_of(network: nn.Module, named: nn.Module, x: Tensor) -> list[tuple[str, tuple[int, ...]]]:
+    """Return (name, shape of the output) of all layers of `named` that gave a float tensor, in the order they ended."""
+    seen: list[tuple[str, tuple[int, ...]]] = []
+
+    def watching(name: str) -> Callable[..., None]:
+        def see(_module: nn.Module, _inputs: Any, output: Any) -> None:
+            found = first_tensor(output)
+            if found is not None and found.is_floating_point():
+                seen.append((name, tuple(found.shape)))
+
+        return see
+
+    with contextlib.ExitStack() as stack:
+        for name, layer in named.named_modules():
+            if name:
+                stack.callback(layer.register_forward_hook(watching(name)).remove)
+        network(x)
+    return seen
