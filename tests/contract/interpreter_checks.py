@@ -18,7 +18,7 @@ from pellucid.models.classifier import Classifier
 from pellucid.rng import Stream
 
 from .tiny import REAL, resized, substituted
-from .worlds import Smooth, Trained, World, kinked, pictures, refill, rough, smooth, undisturbed
+from .worlds import Trained, World, lively, pictures, refill, rough, undisturbed
 
 N, ON_OBJECT = 4, 1.5
 TARGET = torch.tensor([0, 2, 1, 1])
@@ -37,16 +37,6 @@ class Headless(Classifier):
 
     def classify(self, f: Tensor) -> Tensor:
         return self.last(f.flatten(1))
-
-
-def lively(method: Any, *given: Any, **more: Any) -> Smooth:
-    """Return a network with lively gradients that the method takes: smooth, or with one ReLU where it needs that."""
-    return (kinked if needs_relu(method) else smooth)(*given, **more)
-
-
-def needs_relu(method: Any) -> bool:
-    inner = getattr(method, "inner", method)
-    return bool(getattr(inner, "needs_relu", False))
 
 
 def differentiable(method: Any) -> bool:
@@ -165,9 +155,8 @@ def check_eval_mode_is_used(method: Any, world: World) -> None:
 def check_constant_images_and_maps(method: Any, world: World) -> None:
     for value in (0.0, 0.5, 1.0):
         x = torch.full((N, 1, 8, 6), value)
-        assert bool(run(method, lively(method, 3, torch.float32), x, TARGET).isfinite().all()), (
-            f"a constant image of {value}"
-        )
+        found = run(method, lively(method, 3, torch.float32), x, TARGET)
+        assert bool(found.isfinite().all()), f"a constant image of {value}"
     dead = lively(method, 3, torch.float32)
     with torch.no_grad():
         for p in dead.parameters():

@@ -22,7 +22,7 @@ from pellucid.rng import Stream, global_seed
 from pellucid.spec import entries, kind_of, name_of
 
 from .tiny import has_field, in_norms, options
-from .worlds import numbers, pictures, refill, smooth
+from .worlds import lively, numbers, pictures, refill, smooth
 
 FOLDER = Path(__file__).parent / "golden"
 RENEW = bool(os.environ.get("PELLUCID_RENEW_GOLDEN"))
@@ -49,6 +49,7 @@ def outcome(method: Any) -> list[float]:
     if kind == "attack":
         return summary(method(model, x, LABELS, rng=Stream(4)))
     if kind == "interpreter":
+        model = lively(method)
         return summary(method(model, x, LABELS, rng=Stream(4)))
     found = method(model.train(), x, LABELS, Context(progress=0.7, step=3, seed=5))
     return [float(f"{value.item():.10g}") for _, value in sorted(found.items())]

@@ -9,6 +9,7 @@ import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -111,6 +112,12 @@ def smooth(classes: int = 3, dtype: torch.dtype = torch.float64, channels: int =
 def kinked(classes: int = 3, dtype: torch.dtype = torch.float64, channels: int = 1) -> Kinked:
     """Return an untrained network that is smooth but for one ReLU."""
     return refill(Kinked(channels, classes), seed=1, gain=2.0).to(dtype).eval()
+
+
+def lively(method: Any, *given: Any, **more: Any) -> Smooth:
+    """Return a network with lively gradients that an interpreter takes: smooth, or with one ReLU if it needs that."""
+    needs_relu = getattr(getattr(method, "inner", method), "needs_relu", False)
+    return (kinked if needs_relu else smooth)(*given, **more)
 
 
 def rough(classes: int = 3) -> Rough:
