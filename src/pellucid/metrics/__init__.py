@@ -1,6 +1,16 @@
 """Metrics: functions of tensors that say how robust a network is and how stable its explanations are."""
 
+from pellucid.metrics.evidence import evidence
+from pellucid.metrics.faithfulness import FaithfulnessCurve, deletion, insertion
 from pellucid.metrics.gradients import GradientNorms, gradient_norms, log_probabilities
+from pellucid.metrics.localisation import (
+    average_precision,
+    chance,
+    mass_on_object,
+    pointing_game,
+    rank_accuracy,
+    roc_auc,
+)
 from pellucid.metrics.maps import Stability, kendall_tau, stability
 from pellucid.metrics.overlap import misclassification_overlap
 from pellucid.metrics.perturbation import relative_perturbation, rho_adv
@@ -18,6 +28,7 @@ from pellucid.metrics.unforeseen import CALIBRATED, Calibration, adversarial_tes
 __all__ = [
     "CALIBRATED",
     "Calibration",
+    "FaithfulnessCurve",
     "GradientNorms",
     "Interval",
     "Stability",
@@ -25,14 +36,23 @@ __all__ = [
     "accuracy_curve",
     "adversarial_grid",
     "adversarial_test_accuracy",
+    "average_precision",
     "bootstrap_mean",
+    "chance",
+    "deletion",
+    "evidence",
     "gradient_norms",
+    "insertion",
     "kendall_tau",
     "log_probabilities",
+    "mass_on_object",
     "misclassification_overlap",
+    "pointing_game",
     "predict",
+    "rank_accuracy",
     "relative_perturbation",
     "rho_adv",
+    "roc_auc",
     "stability",
     "transfer_matrix",
     "transfer_predictions",
