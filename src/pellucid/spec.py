@@ -30,6 +30,7 @@ HOMES = {
     "data": "pellucid.data",
     "optimiser": "pellucid.optimisers",
     "ramp": "pellucid.schedule",
+    "visualisation": "pellucid.feature_visualisation",
     "task": "pellucid.studies",
 }
 

@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from pellucid.interpreters.heatmap import reduce_channels, resize, scale
+from pellucid.errors import InputError
+from pellucid.interpreters.heatmap import overlay, reduce_channels, resize, scale
 
 
 def test_channels_are_reduced_as_asked():
@@ -99,3 +100,17 @@ def test_maps_of_large_images_are_scaled_too():
 def test_half_precision_maps():
     maps = torch.arange(9.0).view(1, 3, 3).half()
     assert float(scale(maps).maps.max()) == 1
+
+
+def test_an_overlay_is_half_image_and_half_colour():
+    import matplotlib
+
+    images = torch.tensor([[[[0.0, 1.0]]]], dtype=torch.float64)
+    shown = overlay(images, torch.tensor([[[1.0, -1.0]]]), colours="coolwarm")
+    low, high = (torch.tensor(matplotlib.colormaps["coolwarm"](end)[:3], dtype=torch.float64) for end in (0, 255))
+    torch.testing.assert_close(shown[0, :, 0, 0], 0.5 * high)
+    torch.testing.assert_close(shown[0, :, 0, 1], 0.5 + 0.5 * low)
+    assert torch.equal(overlay(images, torch.ones(1, 2, 1, 2), strength=0.0), images.expand(1, 3, 1, 2))
+    assert overlay(images.expand(1, 3, 1, 2), torch.zeros(1, 1, 1)).isfinite().all(), "a constant map is one colour"
+    with pytest.raises(InputError, match="as many maps"):
+        overlay(images, torch.zeros(2, 1, 1))

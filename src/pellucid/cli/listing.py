@@ -12,12 +12,13 @@ from pellucid.cli.common import AsJson, Common, screen
 from pellucid.errors import SpecError
 from pellucid.spec import echo
 
-KINDS = ("attack", "interpreter", "defence", "model", "data", "optimiser", "task", "study")
+KINDS = ("attack", "interpreter", "visualisation", "defence", "model", "data", "optimiser", "task", "study")
 
 
 def list_methods(
     kind: Annotated[
-        str | None, Parameter(help="attack, interpreter, defence, model, data, optimiser, task or study [all].")
+        str | None,
+        Parameter(help="attack, interpreter, visualisation, defence, model, data, optimiser, task or study [all]."),
     ] = None,
     name: Annotated[str | None, Parameter(help="One of them, to read its whole documentation.")] = None,
     /,

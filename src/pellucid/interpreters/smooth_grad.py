@@ -16,6 +16,7 @@ from pellucid.spec import NOT_HASHED, Count, NonNegative, register
 def noisy_scale(x: Tensor, noise_level: float) -> Tensor:
     """Return the standard deviation that is a share of each image's own range: x (N, ...) -> (N, 1, ...).
 
+    >>> import torch
     >>> noisy_scale(torch.tensor([[0.0, 0.5], [0.2, 0.2]]), 0.1)
     tensor([[0.0500],
             [0.0000]])

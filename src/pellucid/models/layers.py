@@ -83,3 +83,23 @@ def outputs_of(network: nn.Module, named: nn.Module, x: Tensor) -> list[tuple[st
                 stack.callback(layer.register_forward_hook(watching(name)).remove)
         network(x)
     return seen
+
+
+def input_of_last_linear(network: nn.Module, x: Tensor) -> Tensor:
+    """Return what the last linear layer to run takes: the penultimate representation (N, D), with its graph.
+
+    Raises InputError where no linear layer runs, or the last takes no (N, D).
+    """
+    taken: list[Tensor] = []
+
+    def see(_module: nn.Module, inputs: Any) -> None:
+        taken.append(inputs[0])
+
+    with contextlib.ExitStack() as stack:
+        for layer in network.modules():
+            if isinstance(layer, nn.Linear):
+                stack.callback(layer.register_forward_pre_hook(see).remove)
+        network(x)
+    if not taken or taken[-1].ndim != 2:
+        raise InputError("the network has no penultimate representation (N, D): no linear layer takes one at its end")
+    return taken[-1]
