@@ -1,6 +1,5 @@
 """Metrics: functions of tensors that say how robust a network is and how stable its explanations are."""
 
-from pellucid.metrics.evidence import evidence
 from pellucid.metrics.faithfulness import FaithfulnessCurve, deletion, insertion
 from pellucid.metrics.gradients import GradientNorms, gradient_norms, log_probabilities
 from pellucid.metrics.localisation import (
@@ -11,9 +10,17 @@ from pellucid.metrics.localisation import (
     rank_accuracy,
     roc_auc,
 )
+from pellucid.metrics.map_evidence import evidence
+from pellucid.metrics.map_stability import (
+    AttackStability,
+    NoiseStability,
+    stability_under_attack,
+    stability_under_noise,
+)
 from pellucid.metrics.maps import Stability, kendall_tau, stability
 from pellucid.metrics.overlap import misclassification_overlap
 from pellucid.metrics.perturbation import relative_perturbation, rho_adv
+from pellucid.metrics.randomisation import Randomisation, model_randomisation
 from pellucid.metrics.robustness import (
     accuracy,
     accuracy_curve,
@@ -27,10 +34,13 @@ from pellucid.metrics.unforeseen import CALIBRATED, Calibration, adversarial_tes
 
 __all__ = [
     "CALIBRATED",
+    "AttackStability",
     "Calibration",
     "FaithfulnessCurve",
     "GradientNorms",
     "Interval",
+    "NoiseStability",
+    "Randomisation",
     "Stability",
     "accuracy",
     "accuracy_curve",
@@ -47,6 +57,7 @@ __all__ = [
     "log_probabilities",
     "mass_on_object",
     "misclassification_overlap",
+    "model_randomisation",
     "pointing_game",
     "predict",
     "rank_accuracy",
@@ -54,6 +65,8 @@ __all__ = [
     "rho_adv",
     "roc_auc",
     "stability",
+    "stability_under_attack",
+    "stability_under_noise",
     "transfer_matrix",
     "transfer_predictions",
     "unforeseen_attack_robustness",

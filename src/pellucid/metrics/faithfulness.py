@@ -9,7 +9,7 @@ from pellucid.errors import InputError
 from pellucid.guard import batches, check_images, check_labels, check_logits, frozen
 from pellucid.interpreters.heatmap import reduce_channels
 from pellucid.maths.blur import gaussian_blur
-from pellucid.metrics.evidence import at_size, check_maps
+from pellucid.metrics.map_evidence import at_size, check_maps
 
 Fill = Literal["black", "mean", "blurred"]
 Order = Literal["signed", "magnitude"]

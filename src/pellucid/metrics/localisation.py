@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from pellucid.errors import InputError
-from pellucid.metrics.evidence import Sign, evidence
+from pellucid.metrics.map_evidence import Sign, evidence
 
 
 class _Case(NamedTuple):
