@@ -14,6 +14,8 @@ from pellucid.data.catalogue import (
 from pellucid.data.digits import Digits
 from pellucid.data.encoded import Encoded
 from pellucid.data.folder import Folder
+from pellucid.data.glyphs import Glyphs
+from pellucid.data.pictures import Pictures
 from pellucid.data.root import data_root, set_data_root
 from pellucid.data.split import Split
 
@@ -27,7 +29,9 @@ __all__ = [
     "Encoded",
     "FashionMNIST",
     "Folder",
+    "Glyphs",
     "NotMNIST",
+    "Pictures",
     "RestrictedImageNet",
     "Split",
     "TinyImageNet",

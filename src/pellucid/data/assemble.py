@@ -36,15 +36,35 @@ def assemble(source: Source, location: Location, part: str, limit: int | None) -
     table, classes = read(role), class_names(source, location)
     check_labels(table.labels, len(classes), f"the {role} split of {source.name}")
     rows, words = limited(rows, table.labels, limit, words, f"the {part} part of {source.name}")
-    form = _form(source, location, role)
-    pixels: Tensor | Encoded
+    pixels, labels = hold(table, rows, _form(source, location, role)), table.labels[rows]
+    return Split(
+        name=source.name,
+        part=part,
+        pixels=pixels,
+        labels=labels,
+        classes=classes,
+        sha256=sha256_of(pixels, labels),
+        cut=words,
+        source=location.source,
+        value_range=source.value_range,
+        labelled=source.labelled,
+        names=_file_names(location, role, rows),
+    )
+
+
+def hold(table: Table, rows: Tensor, form: Form) -> Tensor | Encoded:
+    """Return some images as pixels (N, C, H, W), or encoded if they are too large for memory."""
     if len(rows) * form.channels * math.prod(form.size) > LIMIT:
-        pixels = Encoded(table.images, rows, form, table.where)
-    else:
-        pixels = decode_rows(table.images, rows, form, table.where)
-    labels = table.labels[rows]
-    digest = sha256_of(pixels, labels)
-    return Split(source.name, part, pixels, labels, classes, digest, words, location.source, source.value_range)
+        return Encoded(table.images, rows, form, table.where)
+    return decode_rows(table.images, rows, form, table.where)
+
+
+def _file_names(location: Location, role: Role, rows: Tensor) -> tuple[str, ...] | None:
+    """Return the name of each image's file with its class folder, None where the images have no files."""
+    if location.layout == "parquet":
+        return None
+    files = location.files(role)
+    return tuple(f"{files[row].parent.name}/{files[row].name}" for row in rows.tolist())
 
 
 @functools.lru_cache(maxsize=3)

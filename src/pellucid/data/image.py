@@ -8,13 +8,14 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from pellucid.errors import DataError
 
 Fit = Literal["stretch", "crop"]
 GREY = ("1", "L")
+ORIENTATION = 0x0112  # the EXIF tag that says how a camera was held; from 5 on, sides are swapped
 
 
 @dataclass(frozen=True)
@@ -22,13 +23,16 @@ class Form:
     """What every image of a set is turned into: channels (1 or 3), height and width.
 
     `resize` False means that images of another size are refused. fit="stretch" scales both sides,
-    "crop" scales the shorter side and takes the centre; both bilinearly.
+    "crop" scales the shorter side and takes the centre; both bilinearly. `shown` takes images as viewers show
+    them: turned as their EXIF data say, transparent pixels on white. Without it, as data sets are read, pixels
+    stay as they are stored, whatever their transparency.
     """
 
     channels: int
     size: tuple[int, int]
     resize: bool = False
     fit: Fit = "stretch"
+    shown: bool = False
 
 
 def open_image(data: bytes | None, where: str) -> Image.Image:
@@ -45,12 +49,14 @@ def decode(data: bytes | None, form: Form, where: str) -> NDArray[np.uint8]:
     height, width = form.size
     if image.mode.startswith(("I", "F")):
         raise DataError(f"{where} has more than 8 bits per value (mode {image.mode}): convert it to 8 bits")
-    if not form.resize and image.size != (width, height):
-        found = f"{image.size[1]}x{image.size[0]}"
+    found = shown_size(image) if form.shown else (image.height, image.width)
+    if not form.resize and found != form.size:
         raise DataError(
-            f"{where} is {found}, others are {height}x{width}: load them as a folder with size=HEIGHT,WIDTH"
+            f"{where} is {found[0]}x{found[1]}, others are {height}x{width}: "
+            "load them as a folder with size=HEIGHT,WIDTH"
         )
     try:
+        image = as_shown(image) if form.shown else image
         image = image.convert("L" if form.channels == 1 else "RGB")
         if form.resize:
             image = fitted(image, height, width, form.fit)
@@ -58,6 +64,30 @@ def decode(data: bytes | None, form: Form, where: str) -> NDArray[np.uint8]:
         raise DataError(f"{where} is truncated or corrupt; fetch it again or take it out") from None
     pixels = np.asarray(image)
     return pixels[None] if form.channels == 1 else pixels.transpose(2, 0, 1)
+
+
+def orientation(image: Image.Image) -> int:
+    """Return the orientation in an image's EXIF data, 1 (upright) to 8; 1 if there is none or it is unreadable."""
+    try:
+        held = image.getexif().get(ORIENTATION, 1)
+    except Exception:  # broken EXIF data are no reason to refuse an image; a broken image is refused when decoded
+        return 1
+    return held if held in range(1, 9) else 1
+
+
+def shown_size(image: Image.Image) -> tuple[int, int]:
+    """Return the height and width of an image as viewers show it."""
+    return (image.width, image.height) if orientation(image) >= 5 else (image.height, image.width)
+
+
+def as_shown(image: Image.Image) -> Image.Image:
+    """Return an image as viewers show it: turned as its EXIF data say, transparent pixels on white."""
+    if orientation(image) > 1:
+        image = ImageOps.exif_transpose(image)
+    if not image.has_transparency_data:
+        return image
+    white = Image.new("RGBA", image.size, "white")
+    return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
 
 
 def fitted(image: Image.Image, height: int, width: int, fit: Fit) -> Image.Image:

@@ -18,7 +18,10 @@ class Split:
     `pixels` are uint8; for sets too large for memory they are an `Encoded`, indexed by rows in the same way.
     `value_range` is the range of the data in the papers' units: pixel value v of the papers is
     low + (high - low) * x. `cut` says in words which part of which published split this is; `sha256` is over
-    pixels and labels (encoded images and labels where `pixels` is an `Encoded`).
+    pixels and labels (encoded images and labels where `pixels` is an `Encoded`), and masks where there are any.
+    `masks`, bool (N, H, W), say exactly which pixels are the object's, in sets that know. `labelled` False means
+    that the images came without classes: labels are all 0 then and say nothing, nor do `classes`. `names` are
+    the images' file names, for titles, in sets that have them.
     Loaded splits are shared between callers: their tensors are read, never written.
     """
 
@@ -31,6 +34,9 @@ class Split:
     cut: str
     source: str
     value_range: tuple[float, float] = (0.0, 1.0)
+    masks: Tensor | None = None
+    labelled: bool = True
+    names: tuple[str, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -47,8 +53,9 @@ class Split:
         return chosen.to(torch.float32) / 255
 
     def to(self, device: torch.device | str) -> "Split":
-        """Return the split with pixels and labels on a device."""
-        return replace(self, pixels=self.pixels.to(device), labels=self.labels.to(device))
+        """Return the split with pixels, labels and masks on a device."""
+        masks = None if self.masks is None else self.masks.to(device)
+        return replace(self, pixels=self.pixels.to(device), labels=self.labels.to(device), masks=masks)
 
 
 def check_part(part: str) -> None:

@@ -28,8 +28,8 @@ def limited(rows: Tensor, labels: Tensor, limit: int | None, words: str, what: s
     return rows[:limit], f"the first {limit:,} of: {words}"
 
 
-def sha256_of(pixels: Tensor | Encoded, labels: Tensor) -> str:
-    """Return the SHA-256 (hex) over the pixels, or the encoded images, and the int64 labels."""
+def sha256_of(pixels: Tensor | Encoded, labels: Tensor, masks: Tensor | None = None) -> str:
+    """Return the SHA-256 (hex) over the pixels, or the encoded images, the int64 labels, and the masks if any."""
     digest = hashlib.sha256()
     if isinstance(pixels, Encoded):
         for row in pixels.rows.tolist():
@@ -37,4 +37,6 @@ def sha256_of(pixels: Tensor | Encoded, labels: Tensor) -> str:
     else:
         digest.update(pixels.contiguous().numpy().data)
     digest.update(labels.contiguous().numpy().tobytes())
+    if masks is not None:
+        digest.update(masks.contiguous().numpy().data)
     return digest.hexdigest()
