@@ -114,10 +114,17 @@ def test_order_by_sign_and_by_magnitude(linear):
     change = network.weight.detach()[0] * 0.5
     for order, places in (("signed", [2, 0, 3, 1]), ("magnitude", [1, 2, 0, 3])):
         torch.testing.assert_close(-by_rank[order][0].diff(), change[places])
-    split = torch.stack([maps, torch.zeros_like(maps)], 1)  # channels are added
+    opposed = torch.stack([2 * maps, -maps], 1)  # signed channels are added, magnitudes too
     for order in ("signed", "magnitude"):
-        found = deletion(network, x, y, split, pixels_per_step=1, score="logit", order=order).curve
+        found = deletion(network, x, y, opposed, pixels_per_step=1, score="logit", order=order).curve
         torch.testing.assert_close(found, by_rank[order])
+    cancelled = torch.stack([maps + 5 * maps.flip(2), -5 * maps.flip(2)], 1)
+    found = deletion(network, x, y, cancelled, pixels_per_step=1, score="logit").curve
+    torch.testing.assert_close(found, by_rank["signed"])
+    found = deletion(network, x, y, cancelled, pixels_per_step=1, score="logit", order="magnitude").curve
+    expected = deletion(network, x, y, cancelled.abs().sum(1), pixels_per_step=1, score="logit").curve
+    torch.testing.assert_close(found, expected)
+    assert float((found - by_rank["magnitude"]).abs().max()) > 1e-3
 
 
 def test_values_go_one_by_one(linear, generator):

@@ -7,7 +7,7 @@ from scipy import stats
 from torch import nn
 
 from pellucid.errors import InputError
-from pellucid.interpreters import CAM, Gradient
+from pellucid.interpreters import CAM, Gradient, SmoothGrad
 from pellucid.metrics import kendall_tau, model_randomisation
 from pellucid.metrics.randomisation import _SIMILARITIES, _randomised, layers_in_order
 from pellucid.models import RossCNN
@@ -96,6 +96,14 @@ def test_one_that_says_nothing_does_not_pass_either(network, images):
 def test_an_interpreters_own_noise_is_the_same_before_and_after(network, images):
     found = model_randomisation(network, Noise(), *images, rng=Stream(7), batch_size=4)
     torch.testing.assert_close(found.similarity, torch.ones(3, 6, dtype=torch.float64))
+
+
+def test_nothing_depends_on_the_batch(network, images):
+    whole, parts = (
+        model_randomisation(network, SmoothGrad(samples=3), *images, rng=Stream(7), batch_size=size)
+        for size in (100, 4)
+    )
+    torch.testing.assert_close(parts.similarity, whole.similarity, rtol=0, atol=1e-3)
 
 
 def test_cascades_meet_where_all_is_random_and_independent_layers_do_not(network, images):
