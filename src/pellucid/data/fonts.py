@@ -9,6 +9,7 @@ from pellucid.errors import DataError
 
 LETTERS = "ABCDEFGHIJ"
 SYMBOLS = ("cmex", "cmsy")  # TeX's symbol fonts: where capitals belong they have brackets and calligraphy
+FINE, THICKER = 3, 2  # stamps are drawn at this many times their size, and that many pixels thicker on each side
 MARGIN = 2  # transparent pixels around a stamp, so that it fades out where it is resampled
 
 
@@ -48,9 +49,15 @@ def family(path: Path) -> str:
 
 
 def stamp(path: Path, letter: str, em: int) -> Image.Image:
-    """Return the ink of a letter, `em` pixels to the em: 255 where it covers a pixel, with a thin empty margin."""
-    canvas = Image.new("L", (3 * em, 3 * em))
-    ImageDraw.Draw(canvas).text((em, 2 * em), letter, fill=255, font=_font(path, em), anchor="ls")
+    """Return the ink of a letter, `em` pixels to the em: 255 where it covers a pixel, with a thin empty margin.
+
+    Its outline is moved outwards by 2/3 of a pixel, so that hairlines survive being made small.
+    """
+    size = FINE * em
+    canvas = Image.new("L", (3 * size, 3 * size))
+    place = (size, 2 * size)
+    ImageDraw.Draw(canvas).text(place, letter, fill=255, font=_font(path, size), anchor="ls", stroke_width=THICKER)
+    canvas = canvas.reduce(FINE)
     left, top, right, bottom = canvas.getbbox() or (0, 0, 1, 1)
     return canvas.crop((left - MARGIN, top - MARGIN, right + MARGIN, bottom + MARGIN))
 

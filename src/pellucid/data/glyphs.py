@@ -32,10 +32,12 @@ class Glyphs:
     Stands in for notMNIST where nothing can be fetched, and for data with ground truth for explanations: a
     map should lie on `masks`, the pixels that the letter's ink covers by more than half. 10,000 / 1,000 / 2,000
     images (N, 1, side, side), or (N, 3, side, side) with `colour`; each letter is as frequent as any other.
-    The letter is turned, sheared, scaled and placed at random, lighter or darker than a gradient; `clutter`
-    strokes, arcs and fragments of other letters lie below it, `noise` is the standard deviation of each value
-    (1 is white), and neither moves the letter. Train and validation share the families DejaVu and STIX, test
-    has Computer Modern alone. `train`, `validation` and `test` draw the first n images of a part, `seed` others.
+    The letter is turned, sheared, scaled and placed at random, lighter than the gradient below it; `clutter`
+    strokes, arcs and fragments of other letters, light or dark, lie between the two; `noise` is the standard
+    deviation of the noise on every value (1 is white); neither moves the letter. Letters are drawn slightly bolder
+    than they are, since the masks of small ones would lack their hairlines. Train and validation share the
+    families of DejaVu and STIX, test has Computer Modern alone. `train`, `validation` and `test` draw the first n
+    images of a part, another `seed` draws others.
     An image depends on (seed, part, index) alone; its pixels are the same wherever Pillow and matplotlib have
     the same versions, others may draw differently, which the recorded sha256 shows. `load` raises DataError for
     an unknown part or one smaller than n. Source: none, made for this package; classes of Bulatov 2011.

@@ -31,7 +31,8 @@ class Pictures:
     if all are grey, else three, or as many as `channels` says. `size` (height, width) resizes them, stretched or
     cropped as `fit` says; without it they must have one size. They are taken as viewers show them: turned as
     their EXIF data say, transparent pixels on white, animations by their first frame. `limit` keeps the first
-    n. `load` raises DataError for anything missing, unreadable or of unequal sizes, and names the file.
+    n. `sha256` says which pictures are meant, for whom others may lie at the path one day: that of a loaded split.
+    `load` raises DataError for anything missing, unreadable, of unequal sizes or not meant, and names the file.
     Source: none.
     """
 
@@ -40,6 +41,7 @@ class Pictures:
     fit: Fit = "stretch"
     channels: Channels | None = None
     limit: Count | None = None
+    sha256: str | None = None
 
     def load(self, part: str) -> Split:
         """Return the pictures; every part is all of them."""
@@ -50,8 +52,11 @@ class Pictures:
             raise DataError(f"{self.path!r} has {len(files):,} images, {n:,} were asked for")
         location = locate("images", {"test": files[:n]}, f"pictures {self.path}")
         every = f"all {len(files):,} pictures in the order of their paths, the same for every part"
+        split = _load(location, self.size, self.fit, self.channels)
+        if self.sha256 not in (None, split.sha256):
+            raise DataError(f"the pictures at {self.path!r} are not those that were described: they have been changed")
         return replace(
-            _load(location, self.size, self.fit, self.channels),
+            split,
             name=home.name or "pictures",
             part=part,
             cut=every if n == len(files) else f"the first {n:,} of: {every}",
