@@ -59,13 +59,13 @@ class MadeUpIo:
         right = torch.nn.functional.one_hot(labels, CLASSES).float()
         turned = right.clone()
         turned[1] = right[0]  # the attack turns the second image only
-        found = {"clean": self._random(IMAGES, 1, 8, 8), "labels": labels}
+        found = {"clean": self._random(IMAGES, 1, 8, 8), "labels": labels, "targets": labels[:, None]}
         found["adversarial"] = (found["clean"] + 0.1).clamp(0, 1)
         found |= {"probabilities_clean": 0.9 * right + 0.01, "probabilities_adversarial": 0.8 * turned + 0.02}
         for number, interpreter in enumerate(task.interpreters):
-            shape = (IMAGES, 2, 2) if interpreter_title(interpreter) == "CAM" else (IMAGES, 1, 8, 8)
+            shape = (IMAGES, 1, 2, 2) if interpreter_title(interpreter) == "CAM" else (IMAGES, 1, 1, 8, 8)
             found |= {f"maps_{number}_{state}": self._random(*shape) - 0.5 for state in ("clean", "adversarial")}
-            found[f"tau_{number}"] = torch.linspace(0.25, 0.75, IMAGES)
+            found[f"tau_{number}"] = torch.linspace(0.25, 0.75, IMAGES)[:, None]
         return found
 
     def _file(self, task: Any, name: str) -> Path:

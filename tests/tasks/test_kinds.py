@@ -313,8 +313,11 @@ def test_maps_of_the_first_images(filled):
     assert torch.equal(maps["clean"], x)
     assert ((maps["adversarial"] - x).abs().flatten(1).amax(1) <= 0.1 + 1e-6).all()
     assert torch.allclose(maps["probabilities_clean"], loaded(x).softmax(1).detach(), atol=1e-6)
-    assert torch.allclose(maps["maps_1_clean"], EXPLAINED.interpreters[1](loaded, x, y), atol=1e-6)
-    assert maps["tau_0"].shape == maps["tau_1"].shape == (12,)
+    assert torch.allclose(maps["maps_1_clean"], EXPLAINED.interpreters[1](loaded, x, y[:, None]), atol=1e-6)
+    assert torch.equal(maps["targets"], y[:, None])
+    assert maps["tau_0"].shape == maps["tau_1"].shape == (12, 1)
+    said = filled.open(EXPLAINED).json("explained.json")
+    assert said == {"classes": ["true"], "names": list(TEST.classes), "decisions": [], "images": None}
 
 
 def test_random_numbers_belong_to_the_image_not_to_the_chunk(filled, store):

@@ -1,17 +1,23 @@
 """pellucid attack."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from pellucid.cli.common import Common, Place
+from pellucid.cli.common import Common, Place, export
 from pellucid.cli.fields import data_fields, split_words
 from pellucid.errors import SpecError
 
 
 def attack(
-    *words: Annotated[str, Parameter(help="A checkpoint folder and fields of the attack: eps=0.1 steps=20 ...")],
+    *words: Annotated[
+        str,
+        Parameter(
+            help="A network (checkpoint folder, or package.module:attribute) and fields of the attack: eps=0.1 ..., "
+            "of an imported network: model.mean=0.5 ..."
+        ),
+    ],
     data: Annotated[str, Parameter(help="A data set (pellucid list data).")],
     attack: Annotated[str, Parameter(help="An attack (pellucid list attack).")],
     part: Annotated[str, Parameter(help="train, validation or test.")] = "test",
@@ -23,38 +29,48 @@ def attack(
     """Make adversarial images and save them, with a contact sheet: clean, adversarial, difference.
 
     attack.safetensors holds clean, adversarial (N, C, H, W), probabilities_clean, probabilities_adversarial (N, K)
-    and labels (N,). The sheet's path is printed last.
+    and labels (N,); images without labels are moved away from the class predicted. The sheet's path is printed last.
     """
     from pellucid.cli.evaluate import with_attack
-    from pellucid.cli.pairs import deliver, gallery
+    from pellucid.cli.networks import named_networks
+    from pellucid.report import to_png
+    from pellucid.report.explained import changes_of
     from pellucid.spec import from_dict
-    from pellucid.tasks import Checkpoint
     from pellucid.tasks.attacking import warning_lines, warnings_of
+    from pellucid.tasks.explaining import MAPS, explanation
 
     paths, fields = split_words(words)
     if len(paths) != 1:
-        raise SpecError("pellucid attack needs the folder of one checkpoint, as pellucid train prints it")
+        raise SpecError("pellucid attack needs the folder of one checkpoint, or one package.module:attribute")
+    networks, fields = named_networks(paths, fields)
     data_set, fields = data_fields(data, fields)
     table = {"task": "explain", "data": data_set, "part": part, "images": images, "seed": seed, "interpreters": ()}
-    task = from_dict(table | with_attack(attack, fields) | {"network": Checkpoint.of(paths[0])}, "task")
+    table |= {"classes": ("predicted",), "network": networks[0]}
+    task = from_dict(table | with_attack(attack, fields), "task")
     result = common.run(task)
-    maps = result.tensors("maps.safetensors")
-    classes = common.open_store().open(task.network).json("config.json")["classes"]
-    right = {
-        k: float((maps[f"probabilities_{k}"].argmax(1) == maps["labels"]).float().mean())
-        for k in ("clean", "adversarial")
-    }
-    size = (maps["adversarial"] - maps["clean"]).flatten(1)
-    path = deliver(result, "attack", gallery(maps, (), classes, True, 16), out)
-    largest = {"linf": float(size.abs().amax()), "l2": float(size.norm(dim=1).amax())}
-    warnings = warnings_of({k.removeprefix("note_"): v for k, v in maps.items() if k.startswith("note_")})
-    said = {"sheet": str(path), "accuracy": right, "images": len(maps["labels"]), "largest": largest}
+    found = explanation(task, result)
+    said, lines = _numbers(found)
+    warnings = warnings_of(found.notes)
+    sheet = to_png(changes_of(found, result.json("explained.json")["images"] or ()))
+    export(out, {"attack.png": sheet, "attack.safetensors": (result.folder / MAPS).read_bytes()})
+    path = str((out / "attack.png").resolve())
     common.say(
-        said | {"warnings": warnings, "meta": result.meta},
-        [
-            f"{len(maps['labels'])} images: {right['clean']:.1%} right before, {right['adversarial']:.1%} after",
-            f"largest perturbation: linf {largest['linf']:.4g}, l2 {largest['l2']:.4g}",
-            *warning_lines(warnings),
-            str(path),
-        ],
+        {"sheet": path, **said, "warnings": warnings, "meta": result.meta},
+        [*lines, *warning_lines(warnings), path],
     )
+
+
+def _numbers(found: Any) -> tuple[dict[str, Any], list[str]]:
+    """Return what an attack did, for programs and for people."""
+    n, size = len(found.images), (found.adversarial - found.images).flatten(1)
+    largest = {"linf": float(size.abs().amax()), "l2": float(size.norm(dim=1).amax())}
+    said: dict[str, Any] = {"images": n, "largest": largest}
+    if found.labels is None:
+        said["kept"] = int(found.kept.sum())
+        what = f"{n} images: {said['kept']} kept their prediction"
+    else:
+        scores = {"clean": found.probabilities, "adversarial": found.probabilities_adversarial}
+        right = {k: float((v.argmax(1) == found.labels).float().mean()) for k, v in scores.items()}
+        said["accuracy"] = right
+        what = f"{n} images: {right['clean']:.1%} right before, {right['adversarial']:.1%} after"
+    return said, [what, f"largest perturbation: linf {largest['linf']:.4g}, l2 {largest['l2']:.4g}"]

@@ -15,7 +15,10 @@ from pellucid.errors import SpecError
 def evaluate(
     *words: Annotated[
         str,
-        Parameter(help="Checkpoint folders (the first makes the examples, all judge them) and fields: steps=20 ..."),
+        Parameter(
+            help="Networks (checkpoint folders, or package.module:attribute; the first makes the examples, all judge "
+            "them) and fields: steps=20 model.mean=0.5 ..."
+        ),
     ],
     data: Annotated[str, Parameter(help="A data set (pellucid list data).")],
     attack: Annotated[
@@ -31,18 +34,20 @@ def evaluate(
 ) -> None:
     """Measure accuracy, clean and under attack, with 95 % intervals.
 
-    Several checkpoints give a column of the transfer matrix: the first makes the examples, all judge them.
+    Several networks give a column of the transfer matrix: the first makes the examples, all judge them.
     """
+    from pellucid.cli.networks import named_networks
     from pellucid.metrics import accuracy
     from pellucid.spec import digest, fraction, from_dict, lookup, read_sequence
-    from pellucid.tasks import Checkpoint
     from pellucid.tasks.attacking import warning_lines
     from pellucid.tasks.parquet import read_predictions
 
     paths, fields = split_words(words)
     if not paths:
-        raise SpecError("pellucid evaluate needs the folder of a checkpoint, as pellucid train prints it")
-    networks = [Checkpoint.of(path) for path in paths]
+        raise SpecError(
+            "pellucid evaluate needs the folder of a checkpoint (pellucid train prints it), or package.module:attribute"
+        )
+    networks, fields = named_networks(paths, fields)
     data_set, fields = data_fields(data, fields)
     table: dict[str, Any] = {"task": "evaluate", "data": data_set, "part": part, "images": images, "seed": seed}
     if attack is not None:

@@ -31,7 +31,7 @@ class Pictures:
     if all are grey, else three, or as many as `channels` says. `size` (height, width) resizes them, stretched or
     cropped as `fit` says; without it they must have one size. They are taken as viewers show them: turned as
     their EXIF data say, transparent pixels on white, animations by their first frame. `limit` keeps the first
-    n. `sha256` says which pictures are meant, for whom others may lie at the path one day: that of a loaded split.
+    n. `sha256`, that of a loaded split, says which pictures are meant: others may lie at the path one day.
     `load` raises DataError for anything missing, unreadable, of unequal sizes or not meant, and names the file.
     Source: none.
     """

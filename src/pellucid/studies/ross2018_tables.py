@@ -136,7 +136,7 @@ class Ross2018Tables:
             maps = io.result(task).tensors("maps.safetensors")
             before, after = maps["probabilities_clean"].argmax(1), maps["probabilities_adversarial"].argmax(1)
             for number, interpreter in enumerate(task.interpreters):
-                tau = maps[f"tau_{number}"]
+                tau = maps[f"tau_{number}"][:, 0]  # of the true class, the only one explained
                 everyone = stability(tau, torch.ones_like(tau, dtype=torch.bool))
                 kept = stability(tau, before == after)
                 rows.append(

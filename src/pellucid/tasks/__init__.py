@@ -1,14 +1,17 @@
 """Tasks: experiments as descriptions that contain each other, and the engine that runs what is missing."""
 
+from pellucid.tasks.explaining import Explain
 from pellucid.tasks.graph import Watch, plan, run
+from pellucid.tasks.imported import ImportedNetwork
 from pellucid.tasks.io import Io, Options, Task
-from pellucid.tasks.measuring import Evaluate, Explain, InputGradients
+from pellucid.tasks.measuring import Evaluate, InputGradients
 from pellucid.tasks.training import Checkpoint, Train
 
 __all__ = [
     "Checkpoint",
     "Evaluate",
     "Explain",
+    "ImportedNetwork",
     "InputGradients",
     "Io",
     "Options",

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from torch import Tensor
 import pellucid
 from pellucid.data.split import Split
 from pellucid.errors import DataError, SpecError
+from pellucid.explain import numbered, probabilities
 from pellucid.maths.passes import Passes, counted, note_backward, note_forward
 from pellucid.maths.resume import keeping
 from pellucid.models import Classifier, load_classifier
@@ -36,6 +37,15 @@ class Task(Protocol):
 
     def run(self, io: "Io") -> list[str]:
         """Do the work in `io.scratch` and return the names of the files that are the result."""
+        ...
+
+
+@runtime_checkable
+class Opens(Protocol):
+    """A task whose network is not in its folder but made whenever it is needed."""
+
+    def open(self, io: "Io") -> Classifier:
+        """Return the network in eval mode, on the device."""
         ...
 
 
@@ -75,6 +85,7 @@ class Io:
     progress: Progress = silent
     data_used: dict[str, Any] = field(default_factory=dict)
     opened: dict[str, Result] = field(default_factory=dict)
+    live: dict[str, Classifier] = field(default_factory=dict)  # networks that were made, not read
     lent: float = 0.0  # seconds of work of earlier processes that the part at hand is built on
 
     @property
@@ -96,16 +107,29 @@ class Io:
 
     def network(self, task: Any) -> Classifier:
         """Return the network that a task made, in eval mode, on the device."""
-        return load_classifier(self.result(task).folder).to(self.device)
+        if not isinstance(task, Opens):
+            return load_classifier(self.result(task).folder).to(self.device)
+        key = digest(cast(Any, task))
+        if key not in self.live:
+            self.live[key] = task.open(self)
+        return self.live[key]
 
-    def classes_fit(self, task: Any, split: Split) -> None:
-        """Raise DataError if the task's network was made for other images or another number of classes."""
+    def classes_fit(self, task: Any, split: Split) -> tuple[str, ...]:
+        """Return the names of the network's classes; raise DataError if it was made for other images or classes.
+
+        Of a network that does not say what it was made for, the classes are counted on one image; images without
+        labels go with any number of classes.
+        """
         config = self.result(task).json("config.json")
-        if tuple(config["shape"]) != split.shape or len(config["classes"]) != len(split.classes):
-            raise DataError(
-                f"the network was made for images {tuple(config['shape'])} of {len(config['classes'])} classes; "
-                f"{split.name} has images {split.shape} of {len(split.classes)} classes"
-            )
+        shape, names, labelled = config["shape"], config["classes"], split.labelled
+        if names is None:
+            names = numbered(probabilities(self.network(task), split.images(slice(1)).to(self.device)).shape[1])
+            names = split.classes if labelled and len(names) == len(split.classes) else names
+        if (shape and tuple(shape) != split.shape) or (labelled and len(names) != len(split.classes)):
+            made_for = f"images {tuple(shape)} of {len(names)} classes" if shape else f"{len(names)} classes"
+            has = f"{split.shape} of {len(split.classes)} classes" if labelled else f"{split.shape}"
+            raise DataError(f"the network was made for {made_for}; {split.name} has images {has}")
+        return tuple(names)
 
     def data(self, spec: Data, part: str) -> Split:
         """Return one part of a data set; raise DataError if it is not what earlier results were made from."""

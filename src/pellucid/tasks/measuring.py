@@ -1,4 +1,4 @@
-"""The tasks that measure networks: under attack, by their maps, by their input gradients."""
+"""The tasks that measure networks under attack and by their input gradients, and what measuring tasks share."""
 
 import math
 import time
@@ -11,15 +11,14 @@ from torch import Tensor
 
 from pellucid.attacks import with_eps
 from pellucid.data.split import Split
-from pellucid.errors import SpecError
+from pellucid.errors import DataError, SpecError
 from pellucid.evaluate import make_and_judge
-from pellucid.explain import explain_pairs
 from pellucid.metrics import gradient_norms
 from pellucid.models import Classifier
-from pellucid.protocols import Attack, AttackField, DataField, InterpreterField, Part
+from pellucid.protocols import Attack, AttackField, DataField, Part
 from pellucid.rng import Stream, derive
 from pellucid.spec import Count, Flag, Reals, Whole, name_of, register
-from pellucid.store import write_json, write_tensors
+from pellucid.store import write_json
 from pellucid.tasks.attacking import joined_notes, summary, taught
 from pellucid.tasks.io import Io
 from pellucid.tasks.parquet import write_columns, write_predictions, write_sizes
@@ -74,15 +73,15 @@ class Evaluate:
 
     def run(self, io: Io) -> list[str]:
         """Attack chunk by chunk; finished chunks are not made again."""
-        split = io.data(self.data, self.part)
+        split = _with_labels(io.data(self.data, self.part))
         for task in (self.network, *self.judges):
             io.classes_fit(task, split)
         maker, judges = io.network(self.network), [io.network(judge) for judge in self.judges]
-        n = _count(split, self.images)
+        n = count_images(split, self.images)
         attack = taught(io, maker, self.attack, self.epsilons, self.data, self.seed)
         found: list[dict[str, Tensor]] = []
         right = 0
-        for rows, part in _in_chunks(io, n, self.chunk, partial(self._work, io, maker, judges, split, attack)):
+        for rows, part in in_chunks(io, n, self.chunk, partial(self._work, io, maker, judges, split, attack)):
             found.append(part)
             right += int((part["predictions"][0, -1] == split.labels[rows].cpu()).sum())
             io.progress(int(rows[-1]) + 1, n, accuracy=right / (int(rows[-1]) + 1))
@@ -102,7 +101,7 @@ class Evaluate:
         network = stand_in(io, self.network, split)
         judges = [network] * len(self.judges)
         work = partial(self._work, io, network, judges, split, self.attack)
-        return _time_images(work, _count(split, self.images))
+        return time_images(work, count_images(split, self.images))
 
     def _work(
         self,
@@ -116,57 +115,6 @@ class Evaluate:
         x, y = split.images(rows).to(io.device), split.labels[rows].to(io.device)
         rng = Stream(derive(self.seed, "attack"), rows.to(io.device))
         return make_and_judge(maker, judges, x, y, attack, self.epsilons, rng, bool(self.stop_when_fooled))
-
-
-@register("task", "explain")
-@dataclass(frozen=True, kw_only=True)
-class Explain:
-    """Maps of the true class on clean images and on their adversarial examples, with Kendall's tau between them.
-
-    The result is maps.safetensors (see `pellucid.explain.explain_pairs`) with the labels.
-    """
-
-    network: NetworkField
-    data: DataField
-    part: Part = "test"
-    attack: AttackField | None = None
-    interpreters: tuple[InterpreterField, ...]
-    images: Count = 100
-    chunk: Count = 200
-    seed: Whole = 0
-
-    def title(self) -> str:
-        """Name the work for people."""
-        if not self.interpreters:
-            return f"{name_of(self.attack)} on {network_name(self.network)}" if self.attack else "predict"
-        return f"explain {network_name(self.network)}"
-
-    def run(self, io: Io) -> list[str]:
-        """Attack and map chunk by chunk; finished chunks are not made again."""
-        split = io.data(self.data, self.part)
-        io.classes_fit(self.network, split)
-        network, n = io.network(self.network), _count(split, self.images)
-        attack = taught(io, network, self.attack, None, self.data, self.seed)
-        found = []
-        for rows, part in _in_chunks(io, n, self.chunk, partial(self._work, io, network, split, attack)):
-            found.append(part)
-            io.progress(int(rows[-1]) + 1, n)
-        everywhere = [key for key in found[0] if all(key in part for part in found)]  # an attack need not note anything
-        write_tensors(io.scratch / "maps.safetensors", {k: torch.cat([part[k] for part in found]) for k in everywhere})
-        return ["maps.safetensors"]
-
-    def rehearse(self, io: Io) -> float:
-        """Time a few images and return the seconds that all of them may take."""
-        split = self.data.load(self.part)
-        network = stand_in(io, self.network, split)
-        return _time_images(partial(self._work, io, network, split, self.attack), _count(split, self.images))
-
-    def _work(
-        self, io: Io, network: Classifier, split: Split, attack: Attack | None, rows: Tensor
-    ) -> dict[str, Tensor]:
-        x, y = split.images(rows).to(io.device), split.labels[rows].to(io.device)
-        rng = Stream(derive(self.seed, "explain"), rows.to(io.device))
-        return explain_pairs(network, x, y, attack, self.interpreters, rng) | {"labels": y}
 
 
 @register("task", "input_gradients")
@@ -189,11 +137,11 @@ class InputGradients:
 
     def run(self, io: Io) -> list[str]:
         """Measure chunk by chunk."""
-        split = io.data(self.data, self.part)
+        split = _with_labels(io.data(self.data, self.part))
         io.classes_fit(self.network, split)
-        network, n = io.network(self.network), _count(split, self.images)
+        network, n = io.network(self.network), count_images(split, self.images)
         parts = []
-        for rows, part in _in_chunks(io, n, self.chunk, partial(self._work, io, network, split)):
+        for rows, part in in_chunks(io, n, self.chunk, partial(self._work, io, network, split)):
             parts.append(part["norms"])
             io.progress(int(rows[-1]) + 1, n)
         norms = torch.cat(parts, 1)
@@ -205,14 +153,14 @@ class InputGradients:
         """Time a few images and return the seconds that all of them may take."""
         split = self.data.load(self.part)
         network = stand_in(io, self.network, split)
-        return _time_images(lambda rows: self._work(io, network, split, rows), _count(split, self.images))
+        return time_images(lambda rows: self._work(io, network, split, rows), count_images(split, self.images))
 
     def _work(self, io: Io, network: Classifier, split: Split, rows: Tensor) -> dict[str, Tensor]:
         x, y = split.images(rows).to(io.device), split.labels[rows].to(io.device)
         return {"norms": torch.stack(gradient_norms(network, x, y))}
 
 
-def _in_chunks(
+def in_chunks(
     io: Io, n: int, size: int, work: Callable[[Tensor], dict[str, Tensor]]
 ) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
     """Yield rows and results of `size` images at a time; finished chunks are read, not made again."""
@@ -220,11 +168,18 @@ def _in_chunks(
         yield rows, io.part(f"rows-{int(rows[0]):07d}", partial(work, rows))
 
 
-def _count(split: Split, images: int | None) -> int:
+def _with_labels(split: Split) -> Split:
+    if not split.labelled:
+        raise DataError(f"{split.name} has no labels to compare predictions with; pellucid explain needs none")
+    return split
+
+
+def count_images(split: Split, images: int | None) -> int:
+    """Return how many images are measured: all, or the first so many."""
     return min(len(split), images or len(split))
 
 
-def _time_images(work: Callable[[Tensor], object], images: int) -> float:
+def time_images(work: Callable[[Tensor], object], images: int) -> float:
     """Return the seconds that `images` images may take, from timing 16 of them after a warm-up."""
     rows = torch.arange(min(16, images))
     work(rows)

@@ -4,7 +4,7 @@ import shutil
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import AfterValidator
 
@@ -32,8 +32,9 @@ TaskField = Annotated[Any, member("task")]
 
 
 def _makes_a_network(task: Any) -> Any:
-    if not isinstance(task, (Train, Checkpoint)):
-        raise ValueError(f"a task that makes a network is needed (train, checkpoint), not {name_of(task)}")
+    if not getattr(type(task), "makes_network", False):
+        known = "train, checkpoint, imported_network"
+        raise ValueError(f"a task that makes a network is needed ({known}), not {name_of(task)}")
     return task
 
 
@@ -44,7 +45,7 @@ def network_name(task: Any) -> str:
     """Name the network that a task makes, for people."""
     if isinstance(task, Train):
         return f"{brief(task.model)}, {brief(task.defence)}"
-    return Path(task.path).name if isinstance(task, Checkpoint) else name_of(task)
+    return Path(task.path).name if isinstance(task, Checkpoint) else getattr(task, "reference", name_of(task))
 
 
 @register("task", "train")
@@ -55,6 +56,8 @@ class Train:
     Exactly one of `steps` and `epochs` is given. `init` starts from a finished network (another Train, or a
     Checkpoint) with a fresh optimiser: post-processing.
     """
+
+    makes_network: ClassVar[bool] = True
 
     data: DataField
     model: ModelField
@@ -152,6 +155,8 @@ def _build_arguments(split: Split) -> tuple[int, tuple[int, int], int]:
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
     """A network that is already there: a folder with model.safetensors and config.json, known by its content."""
+
+    makes_network: ClassVar[bool] = True
 
     sha256: str
     path: Annotated[str, "where it was read"] = field(default="", metadata=dict(NOT_HASHED))
