@@ -91,8 +91,9 @@ def model_randomisation(
     deviation, which keeps the size of activations but leaves constant tensors (biases of 0) as they are.
     absolute: the magnitudes of maps are compared. threshold: what `passed` asks for, a convention of ours; the paper
     names none (maps that were multiplied by the image share its zeros whatever the weights, and rank alike on dark
-    backgrounds: look at the curve, not at the verdict alone). seed draws the weights, rng the interpreter's own noise, the same before and after. A deep copy is
-    randomised, on its own device; the caller's network is left as it was.
+    backgrounds: look at the layers, not at the verdict alone). seed draws the weights, rng the interpreter's own
+    noise, the same before and after. A deep copy is randomised, on its own device; the caller's network is left as it
+    was.
     Raises InputError for networks without parameters or that cannot be copied, and for images and labels that are
     none. Source: Adebayo et al. 2018, section 3 (parameter randomisation test, cascading and independent; weights
     initialised anew, which is the default here). Deviations: the paper reports SSIM and HOG beside Spearman's rank
