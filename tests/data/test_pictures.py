@@ -240,3 +240,12 @@ def test_the_description_goes_through_json():
     assert from_dict(to_dict(one)) == one
     words = {"data": "pictures", "path": "photos", "size": "224,224", "fit": "crop", "channels": "3", "limit": "5"}
     assert from_dict(words) == one
+
+
+def test_pictures_that_are_not_those_described_are_refused(tmp_path):
+    write(tmp_path, "a.png")
+    meant = Pictures(path=str(tmp_path), sha256=Pictures(path=str(tmp_path)).load("test").sha256)
+    assert meant.load("test").names == ("a.png",)
+    (tmp_path / "a.png").write_bytes(picture(9, size=(6, 5)))
+    with pytest.raises(DataError, match="are not those that were described"):
+        meant.load("test")
