@@ -156,21 +156,6 @@ def test_attack_saves_images_and_a_sheet(say, trained, place):
     assert spoken.out.splitlines()[-1] == str(place / "made" / "attack.png")
 
 
-@pytest.mark.parametrize("interpreter", ["gradient", "cam"])
-def test_explain_saves_maps_and_a_sheet(say, trained, place, interpreter):
-    words = ("explain", trained, *SMALL, "--interpreter", interpreter, "--images", "4", "--out", "made", "--quiet")
-    told = say(*words, "--json").json()
-    assert told["images"] == 4
-    assert "tau" not in told
-    attacked = say(*words, "--attack", "pgd", "attack.eps=0.05", "attack.steps=2", "--json").json()
-    assert attacked["tau"].keys() == {"value", "low", "high"}
-    assert 0 <= attacked["kept"] <= 4
-    assert (place / "made" / "explain.png").read_bytes().startswith(PNG)
-    maps = load_file(place / "made" / "explain.safetensors")
-    assert len(maps["maps_0_clean"]) == len(maps["tau_0"]) == 4
-    assert say(*words).out.splitlines()[-1] == str(place / "made" / "explain.png")
-
-
 def test_json_has_no_nan(capsys):
     """Tau of nobody is null: where no prediction stays, there is no tau."""
     Common(json=True).say({"tau": {"value": float("nan"), "high": float("inf")}, "rows": [1.5, (float("nan"), 2)]})
@@ -190,7 +175,7 @@ def test_list_as_json_names_everything_registered(say, kind):
 
 def test_list_all(say):
     told = say("list", "--json").json()
-    assert len(told) == 8
+    assert len(told) == 9
     spoken = say("list")
     assert all(row["name"] in spoken.out for rows in told.values() for row in rows)
 

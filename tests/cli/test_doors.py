@@ -149,7 +149,7 @@ def test_explain_and_attack_as_they_are_by_default(say, trained, place):
     assert say("explain", trained, "--data", "digits").code == 0
     assert say("attack", trained, "--data", "digits", "--attack", "fgsm", "eps=0.1").code == 0
     assert sorted(path.name for path in place.glob("*/*.*")) == [
-        "attack.png", "attack.safetensors", "explain.png", "explain.safetensors"
+        "attack.png", "attack.safetensors", "explain.html", "explain.png", "explain.safetensors"
     ]  # fmt: skip
 
 

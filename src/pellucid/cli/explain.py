@@ -157,6 +157,7 @@ def _completed(task: Any, all_usual: bool, any_class: bool, common: Common) -> A
     from pellucid.cli.networks import live
     from pellucid.explain import refusal
     from pellucid.spec import lookup
+    from pellucid.tasks.io import first_scores
 
     common.open_store()  # which says where data sets are
     split = task.data.load(task.part)
@@ -166,8 +167,9 @@ def _completed(task: Any, all_usual: bool, any_class: bool, common: Common) -> A
         task = replace(task, classes=("predicted",))
     if not all_usual:
         return task
-    network = live(task.network, common)
-    x = split.images(slice(1)).to(common.options().resolved_device())
+    network, device = live(task.network, common), common.options().resolved_device()
+    first_scores(network, split, device)
+    x = split.images(slice(1)).to(device)
     able, why = [], None
     for interpreter in (lookup("interpreter", name)() for name in USUAL):
         refused = refusal(network, x, interpreter)

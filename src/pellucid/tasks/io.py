@@ -16,7 +16,7 @@ from torch import Tensor
 
 import pellucid
 from pellucid.data.split import Split
-from pellucid.errors import DataError, SpecError
+from pellucid.errors import DataError, PellucidError, SpecError
 from pellucid.explain import numbered, probabilities
 from pellucid.maths.passes import Passes, counted, note_backward, note_forward
 from pellucid.maths.resume import keeping
@@ -123,7 +123,7 @@ class Io:
         config = self.result(task).json("config.json")
         shape, names, labelled = config["shape"], config["classes"], split.labelled
         if names is None:
-            names = numbered(probabilities(self.network(task), split.images(slice(1)).to(self.device)).shape[1])
+            names = numbered(first_scores(self.network(task), split, self.device).shape[1])
             names = split.classes if labelled and len(names) == len(split.classes) else names
         if (shape and tuple(shape) != split.shape) or (labelled and len(names) != len(split.classes)):
             made_for = f"images {tuple(shape)} of {len(names)} classes" if shape else f"{len(names)} classes"
@@ -237,6 +237,20 @@ class Io:
             "data": self.data_used,
             "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         }
+
+
+def first_scores(network: Classifier, split: Split, device: torch.device) -> Tensor:
+    """Return the probabilities (1, K) of the first image; raise DataError if the network cannot take such images."""
+    try:
+        return probabilities(network, split.images(slice(1)).to(device))
+    except PellucidError:
+        raise
+    except Exception as error:  # somebody else's network says it in its own way
+        why = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise DataError(
+            f"the network takes no images {split.shape}, as {split.name} has ({why}); pictures can be read in another "
+            "size or with other channels (--size 224,224 data.channels=3)"
+        ) from error
 
 
 def versions() -> dict[str, str]:
