@@ -5,13 +5,15 @@ from typing import Any
 
 from pellucid import tasks as _tasks  # a study's description may hold any task
 from pellucid.errors import SpecError
-from pellucid.studies import gallery, ross2018, strength, unforeseen
+from pellucid.studies import evidence, gallery, ross2018, stability, strength, unforeseen
 
 SCALES = ("smoke", "small", "paper")
 STUDIES: dict[str, Callable[[str], Any]] = {
     "ross2018": ross2018.study,
     "strength": strength.study,
     "unforeseen": unforeseen.study,
+    "stability": stability.study,
+    "evidence": evidence.study,
     "gallery": gallery.study,
 }
 

@@ -1,0 +1,32 @@
+"""The page of the study of evidence: tables, heat map, pictures, settings."""
+
+from dataclasses import dataclass
+
+from pellucid.spec import register
+from pellucid.store import write_atomic
+from pellucid.tasks.io import Io
+from pellucid.tasks.training import TaskField
+
+
+@register("task", "evidence_report")
+@dataclass(frozen=True, kw_only=True)
+class EvidenceReport:
+    """report.html, the tables as Markdown and the figures as PNG, from the stored scores and maps."""
+
+    tables: TaskField
+    pictures: tuple[TaskField, ...]  # an Explain for each network
+    choices: tuple[str, ...] = ()  # title, reason, title, reason ...
+
+    def title(self) -> str:
+        """Name the work for people."""
+        return "report"
+
+    def run(self, io: Io) -> list[str]:
+        """Render the page and its figures."""
+        from pellucid.studies.page.evidence import build_report  # only who draws pays for it
+        from pellucid.studies.page.files import files
+
+        made = files(build_report(io, self))
+        for name, content in made.items():
+            write_atomic(io.scratch / name, content)
+        return list(made)
