@@ -21,7 +21,7 @@ def cell_looks(cell: Cell, heatmap: Heatmap) -> tuple[str, str]:
 
 def whole_figure(block: HeatmapFigure) -> Figure:
     """Draw the heat maps side by side."""
-    wide = max((1.4 + 0.95 * len(heatmap.columns) for heatmap in block.heatmaps), default=3.0)
+    wide = max((_words(heatmap) + 0.95 * len(heatmap.columns) for heatmap in block.heatmaps), default=3.0)
     tall = max((1.1 + 0.62 * len(heatmap.rows) for heatmap in block.heatmaps), default=1.0)
     across = min(ACROSS, max(len(block.heatmaps), 1))
     down = -(-max(len(block.heatmaps), 1) // across)
@@ -29,6 +29,11 @@ def whole_figure(block: HeatmapFigure) -> Figure:
     for place, heatmap in enumerate(block.heatmaps):
         _draw(figure.add_subplot(down, across, place + 1), heatmap)
     return figure
+
+
+def _words(heatmap: Heatmap) -> float:
+    """Return the inches that the names of the rows and their title take."""
+    return 0.6 + 0.08 * max((len(name) for name in heatmap.rows), default=0)
 
 
 def _draw(axes: Axes, heatmap: Heatmap) -> None:
