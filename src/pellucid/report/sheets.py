@@ -4,6 +4,7 @@ import io
 from collections.abc import Sequence
 from textwrap import fill, shorten
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -40,35 +41,35 @@ def whole_figure(block: Gallery) -> Figure:
     heights = [_height(row) for row in block.rows] or [SIZE]
     width, height = _LEFT + across * (SIZE + _GAP), top + sum(heights)
     figure = Figure(figsize=(width, height))
+    sheet = figure.add_axes((0, 0, 1, 1))  # one for all, in inches from the top left: many axes take long to draw
+    sheet.set_axis_off()
     for place, title in enumerate(titles):
-        figure.text(*_at(place, top - 0.06, width, height), title, ha="center", va="bottom", fontsize=8)
+        sheet.text(_middle(place), top - 0.06, title, ha="center", va="bottom", fontsize=8)
     if not block.rows:
-        figure.text(0.5, 0.5, "no pictures", ha="center", va="center", color=GREY)
+        sheet.text(width / 2, height / 2, "no pictures", ha="center", va="center", color=GREY)
     for row, tall in zip(block.rows, heights):
-        middle = 1 - (top + SIZE / 2) / height
-        figure.text((_LEFT - 0.1) / width, middle, _owner(row), ha="right", va="center", fontsize=8)
+        sheet.text(_LEFT - 0.1, top + SIZE / 2, _owner(row), ha="right", va="center", fontsize=8)
         for place, picture in enumerate(row.pictures):
             if picture is None:
-                x, _ = _at(place, 0, width, height)
-                figure.text(x, middle, "missing", ha="center", va="center", color=GREY)
+                sheet.text(_middle(place), top + SIZE / 2, "missing", ha="center", va="center", color=GREY)
             else:
-                _place(figure, picture, place, top)
+                _draw(sheet, picture, place, top)
         top += tall
+    sheet.set(xlim=(0, width), ylim=(height, 0), aspect="auto")
     return figure
 
 
-def _place(figure: Figure, picture: Picture, place: int, top: float) -> None:
-    width, height = figure.get_size_inches()
-    box = ((_LEFT + place * (SIZE + _GAP)) / width, 1 - (top + SIZE) / height, SIZE / width, SIZE / height)
-    axes = figure.add_axes(box)
-    axes.set_axis_off()
-    axes.imshow(pixels(picture), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-    figure.text(*_at(place, top + SIZE + 0.04, width, height), _said(picture), ha="center", va="top", fontsize=7)
+def _draw(sheet: Axes, picture: Picture, place: int, top: float) -> None:
+    shown = pixels(picture)
+    high, wide = (SIZE * side / max(shown.shape[:2]) for side in shown.shape[:2])
+    left, upper = _middle(place) - wide / 2, top + (SIZE - high) / 2
+    box = (left, left + wide, upper + high, upper)
+    sheet.imshow(shown, cmap="gray", vmin=0, vmax=255, interpolation="nearest", extent=box)
+    sheet.text(_middle(place), top + SIZE + 0.04, _said(picture), ha="center", va="top", fontsize=7)
 
 
-def _at(place: int, down: float, width: float, height: float) -> tuple[float, float]:
-    """Return the middle of a column, so many inches from the top, in shares of the figure."""
-    return (_LEFT + place * (SIZE + _GAP) + SIZE / 2) / width, 1 - down / height
+def _middle(place: int) -> float:
+    return _LEFT + place * (SIZE + _GAP) + SIZE / 2
 
 
 def _height(row: GalleryRow) -> float:
