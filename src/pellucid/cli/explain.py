@@ -18,7 +18,8 @@ def explain(
     *words: Annotated[
         str,
         Parameter(
-            help="A network (checkpoint folder, or package.module:attribute); an image or a folder of images, unless "
+            help="A network (checkpoint folder, or package.module:attribute, which is imported); an image or a folder "
+            "of images, unless "
             "--data names a data set; and fields: score=log_probability (of the only interpreter), "
             "smooth_grad.samples=20, attack.eps=0.1, data.fit=crop, and model.mean=0.5 model.std=0.2,0.3,0.2 "
             "model.feature_layer=layer4 model.head=fc of an imported network."

@@ -52,11 +52,11 @@ def map_pixels(raw: Tensor, size: tuple[int, int]) -> NDArray[Any]:
     """Return one raw map (h, w) or (C, H, W) at the size of its image, its channels summed, scaled to [-1, 1]."""
     flat = reduce_channels(raw[None])
     shown = resize(flat, size) if tuple(flat.shape[1:]) != size else flat
-    array: NDArray[Any] = scale(shown.float()).maps[0].numpy()
+    array: NDArray[Any] = scale(shown.float()).maps[0].cpu().numpy()
     return array
 
 
 def image_pixels(pixels: Tensor) -> NDArray[Any]:
     """Return an image, or a difference of images, (C, H, W) as (H, W) or (H, W, C)."""
-    array: NDArray[Any] = (pixels[0] if pixels.shape[0] == 1 else pixels.permute(1, 2, 0)).numpy()
+    array: NDArray[Any] = (pixels[0] if pixels.shape[0] == 1 else pixels.permute(1, 2, 0)).float().cpu().numpy()
     return array
