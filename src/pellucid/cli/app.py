@@ -46,8 +46,9 @@ Train a network with a defence, attack it, explain it:
 
   pellucid evaluate net --data digits --attack pgd --epsilons 0,0.1,0.2
 
-  pellucid explain net --data digits --interpreter cam \\
-    --attack pgd attack.eps=0.1
+  pellucid explain net --data digits --attack pgd attack.eps=0.1
+
+  pellucid explain net photo.png --classes predicted,runner_up
 
 The attacks there are, and all about one of them:
 

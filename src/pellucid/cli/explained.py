@@ -23,6 +23,7 @@ def deliver(found: "Explanation", task: Any, result: "Result", out: Path, networ
     from pellucid.spec import brief
     from pellucid.studies.page.settings import settings_of
     from pellucid.tasks.explaining import EXPLAINED, MAPS
+    from pellucid.tasks.training import folder_name
 
     names = result.json(EXPLAINED)["images"] or ()
     used = result.meta["data"][task.part]
@@ -34,7 +35,7 @@ def deliver(found: "Explanation", task: Any, result: "Result", out: Path, networ
     settings = settings_of(task, result, result.meta["digest"][:8], "explain")
     report = page(
         found,
-        f"{Path(network).name}, explained",
+        f"{folder_name(network)}, explained",
         "Where in the image the network's decision comes from.",
         names,
         (settings,),

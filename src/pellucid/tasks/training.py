@@ -1,5 +1,6 @@
 """The tasks that give a network: train one, or take somebody's checkpoint."""
 
+import re
 import shutil
 import time
 from dataclasses import dataclass, field
@@ -45,7 +46,17 @@ def network_name(task: Any) -> str:
     """Name the network that a task makes, for people."""
     if isinstance(task, Train):
         return f"{brief(task.model)}, {brief(task.defence)}"
-    return Path(task.path).name if isinstance(task, Checkpoint) else getattr(task, "reference", name_of(task))
+    return folder_name(task.path) if isinstance(task, Checkpoint) else getattr(task, "reference", name_of(task))
+
+
+def folder_name(path: str) -> str:
+    """Return the name of a folder, a digest cut to what people can tell apart.
+
+    >>> folder_name("nets/robust"), folder_name("store/train/" + 64 * "0")
+    ('robust', '000000000000')
+    """
+    name = Path(path).name
+    return name[:12] if re.fullmatch("[0-9a-f]{64}", name) else name
 
 
 @register("task", "train")
@@ -170,7 +181,7 @@ class Checkpoint:
 
     def title(self) -> str:
         """Name the work for people."""
-        return f"read {Path(self.path).name}"
+        return f"read {folder_name(self.path)}"
 
     def run(self, io: Io) -> list[str]:
         """Copy the network into the store."""
