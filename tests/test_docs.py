@@ -23,9 +23,12 @@ def test_method_table_is_the_registrys():
 
 
 def test_readme_python_runs_as_printed(tmp_path, monkeypatch, capsys):
-    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
     monkeypatch.chdir(tmp_path)
-    exec(compile(code, "README.md", "exec"), {})
+    names: dict[str, object] = {}
+    for code in blocks:  # each goes on where the one before ended
+        exec(compile(code, "README.md", "exec"), names)
+    assert names["found"].maps["grad_cam"].shape == (8, 2, 7, 7)
     clean, attacked, tau = (float(line.split()[-1]) for line in capsys.readouterr().out.splitlines())
     assert clean > 0.8  # the network learned
     assert attacked < clean - 0.2  # the attack worked
