@@ -41,11 +41,10 @@ class GuidedBackprop(Doors):
         create_graph: bool = False,
     ) -> Tensor:
         """Return the maps of any points, such as noisy images; the caller froze the model."""
-        with recording():
+        guide = Guide()
+        with recording(), relu_replaced(lambda _, values: guided_relu(values, guide)) as met:
             leaf = x if create_graph and x.requires_grad else x.detach().requires_grad_(True)
-            guide = Guide()
-            with relu_replaced(lambda _, values: guided_relu(values, guide)) as met:
-                logits = check_logits(model(leaf), leaf)
+            logits = check_logits(model(leaf), leaf)
             if not met.count:
                 raise InputError(
                     "guided backpropagation needs a network with ReLUs; none ran in this one (in scripted or compiled "
@@ -56,5 +55,5 @@ class GuidedBackprop(Doors):
                 return gradient(score_of("logit", logits, column), leaf, create_graph, more or create_graph)
 
             maps = per_target(logits, target, mapped)
-            guide.active = False
+        guide.active = False
         return maps if create_graph else maps.detach()
