@@ -17,6 +17,7 @@ from pellucid.metrics import (
     pointing_game,
     rank_accuracy,
     roc_auc,
+    sparsity,
 )
 
 PLAIN = {"abs": False, "normalise": False, "disable_warnings": True, "display_progressbar": False}
@@ -99,3 +100,11 @@ def test_the_area_is_theirs_but_for_the_untouched_image_and_the_scale(quantus, g
     first = found.curve[:, :2].mean(1) / 7  # their curve starts after the first step
     theirs = judged(metric, network, x, y, maps, softmax=True).flatten()
     torch.testing.assert_close(found.area, first + theirs / 7, rtol=0, atol=1e-5)
+
+
+def test_sparsity(quantus, network, generator):
+    x, y = torch.rand(5, 2, 6, 7, generator=generator), torch.zeros(5, dtype=torch.int64)
+    maps = torch.randn(5, 1, 6, 7, generator=generator).abs()
+    torch.testing.assert_close(
+        sparsity(maps), judged(quantus.Sparseness(**PLAIN), network, x, y, maps), rtol=0, atol=1e-4
+    )

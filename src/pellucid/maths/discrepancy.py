@@ -62,6 +62,49 @@ def discrepancy(
     return lengths.mean(1)
 
 
+def label_free_discrepancy(
+    before: Tensor,
+    after: Tensor,
+    y: Tensor,
+    logits_after: Tensor,
+    *,
+    form: Literal["paper", "code"] = "paper",
+    p: Order = 1,
+    positions: Positions = "mean",
+    detach_weights: bool = False,
+) -> Tensor:
+    """Return how far the maps of all classes moved, the other classes weighted by what x' is taken for, per image.
+
+    D~ = (1/2) ||s I(x, y) - s I(x', y)||_p + (1/2) sum_{i != y} w_i ||s I(x, i) - s I(x', i)||_p, w the softmax of
+    f(x') over the classes other than y; s as in `discrepancy`. No target label is needed: the likeliest wrong class
+    has the largest weight. Gradients flow through w too, unless detach_weights.
+    form="code" leaves the factors 1/2 out, as the authors' code does (with positions="sum").
+
+    before, after (N, K, ...), a map per class; y (N,), logits_after (N, K) of x' -> (N,) >= 0, in float32 at least;
+    differentiable. Raises InputError for shapes that do not fit and for K = 1.
+    Source: Boopathy et al. 2020, equation 7. Deviations: the range of the softmax's denominator is ambiguous there;
+    here, as in the authors' code, it is over the wrong classes, so that the weights sum to 1.
+
+    >>> before, after = torch.zeros(1, 3, 1, 2), torch.tensor([[[[2.0, 2.0]], [[4.0, 4.0]], [[0.0, 0.0]]]])
+    >>> label_free_discrepancy(before, after, torch.tensor([0]), torch.zeros(1, 3))
+    tensor([2.])
+    """
+    if logits_after.ndim != 2 or before.shape[:2] != logits_after.shape or y.shape != logits_after.shape[:1]:
+        raise InputError(
+            f"maps must be (N, K, ...) for logits (N, K) and labels (N,); got {tuple(before.shape)}, "
+            f"{tuple(logits_after.shape)} and {tuple(y.shape)}"
+        )
+    if logits_after.shape[1] < 2:
+        raise InputError("the discrepancy of equation 7 weighs wrong classes: at least 2 classes are needed")
+    pairs = zip(torch.split(before, 1, 1), torch.split(after, 1, 1))
+    moved = torch.stack([discrepancy(one, other, p, positions=positions) for one, other in pairs], 1)
+    own = torch.zeros_like(moved, dtype=torch.bool).scatter_(1, y[:, None], True)
+    scores = logits_after.detach() if detach_weights else logits_after
+    weights = torch.softmax(scores.to(moved.dtype).masked_fill(own, -torch.inf), 1)
+    total = moved.gather(1, y[:, None])[:, 0] + (weights * moved).sum(1)
+    return total / 2 if form == "paper" else total
+
+
 def discrepancy_bound(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
     """Return the least two-class l1 discrepancy that any x' with f_t(x') >= f_y(x') can have, per image.
 

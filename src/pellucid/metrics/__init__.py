@@ -1,7 +1,16 @@
 """Metrics: functions of tensors that say how robust a network is and how stable its explanations are."""
 
+from pellucid.maths.discrepancy import discrepancy, label_free_discrepancy
+from pellucid.metrics.completeness import CompletenessError, completeness_error
 from pellucid.metrics.faithfulness import FaithfulnessCurve, deletion, insertion
-from pellucid.metrics.gradients import GradientNorms, gradient_norms, log_probabilities
+from pellucid.metrics.gradients import (
+    GradientNorms,
+    Histogram,
+    gradient_norms,
+    log_probabilities,
+    log_probability_histogram,
+)
+from pellucid.metrics.jacobian import jacobian_frobenius_norm
 from pellucid.metrics.localisation import (
     average_precision,
     chance,
@@ -10,6 +19,7 @@ from pellucid.metrics.localisation import (
     rank_accuracy,
     roc_auc,
 )
+from pellucid.metrics.map_discrepancy import interpretation_discrepancy
 from pellucid.metrics.map_evidence import evidence
 from pellucid.metrics.map_stability import (
     AttackStability,
@@ -17,7 +27,7 @@ from pellucid.metrics.map_stability import (
     stability_under_attack,
     stability_under_noise,
 )
-from pellucid.metrics.maps import Stability, kendall_tau, stability
+from pellucid.metrics.maps import Stability, kendall_tau, spearman, stability, top_k_intersection
 from pellucid.metrics.overlap import misclassification_overlap
 from pellucid.metrics.perturbation import relative_perturbation, rho_adv
 from pellucid.metrics.randomisation import Randomisation, model_randomisation
@@ -29,6 +39,8 @@ from pellucid.metrics.robustness import (
     transfer_matrix,
     transfer_predictions,
 )
+from pellucid.metrics.saliency_distance import map_size, saliency_distance
+from pellucid.metrics.sparsity import sparsity
 from pellucid.metrics.statistics import Interval, bootstrap_mean, wilson
 from pellucid.metrics.unforeseen import CALIBRATED, Calibration, adversarial_test_accuracy, unforeseen_attack_robustness
 
@@ -36,8 +48,10 @@ __all__ = [
     "CALIBRATED",
     "AttackStability",
     "Calibration",
+    "CompletenessError",
     "FaithfulnessCurve",
     "GradientNorms",
+    "Histogram",
     "Interval",
     "NoiseStability",
     "Randomisation",
@@ -49,12 +63,19 @@ __all__ = [
     "average_precision",
     "bootstrap_mean",
     "chance",
+    "completeness_error",
     "deletion",
+    "discrepancy",
     "evidence",
     "gradient_norms",
     "insertion",
+    "interpretation_discrepancy",
+    "jacobian_frobenius_norm",
     "kendall_tau",
+    "label_free_discrepancy",
     "log_probabilities",
+    "log_probability_histogram",
+    "map_size",
     "mass_on_object",
     "misclassification_overlap",
     "model_randomisation",
@@ -64,9 +85,13 @@ __all__ = [
     "relative_perturbation",
     "rho_adv",
     "roc_auc",
+    "saliency_distance",
+    "sparsity",
+    "spearman",
     "stability",
     "stability_under_attack",
     "stability_under_noise",
+    "top_k_intersection",
     "transfer_matrix",
     "transfer_predictions",
     "unforeseen_attack_robustness",

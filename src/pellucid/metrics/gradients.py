@@ -68,3 +68,39 @@ def log_probabilities(model: nn.Module, x: Tensor, batch_size: int = 500) -> Ten
         logits = torch.cat([model(part) for part in batches(x, batch_size) or (x,)])
     wide = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
     return functional.log_softmax(wide, 1)
+
+
+class Histogram(NamedTuple):
+    """Counts (B,) between edges (B + 1,), and how many values lay below the first and above the last edge."""
+
+    edges: Tensor
+    counts: Tensor
+    below: int
+    above: int
+
+
+def log_probability_histogram(
+    log_probabilities: Tensor, *, bins: int = 50, low: float = -50.0, high: float = 0.0
+) -> Histogram:
+    """Return how log-probabilities are spread: all classes of all images, in bins of equal width.
+
+    counts_b = |{(n, k) : e_b <= log yhat_{n,k} < e_{b+1}}|, the last bin including its upper edge.
+
+    log_probabilities (N, K) or any shape, <= 0 -> int64 counts (B,). What lies outside is counted beside them, not
+    dropped: a distilled network needs low=-800. Raises InputError for NaN, no bins, and low >= high.
+    Source: Ross & Doshi-Velez 2018, Figure 4 (bottom row: -50 to 0, -800 to 0 for the distilled network).
+
+    >>> found = log_probability_histogram(torch.tensor([[-0.5, -1.5], [-60.0, 0.0]]), bins=2, low=-2.0)
+    >>> found.counts, found.below
+    (tensor([1, 2]), 1)
+    """
+    if bins < 1 or not low < high:
+        raise InputError(f"a histogram needs at least one bin and low < high; got {bins}, {low} and {high}")
+    values = log_probabilities.detach().flatten().double().cpu()
+    if bool(values.isnan().any()):
+        raise InputError("log-probabilities contain NaN")
+    edges = torch.linspace(low, high, bins + 1, dtype=torch.float64, device="cpu")
+    inside = values[(values >= low) & (values <= high)]
+    place = (torch.searchsorted(edges, inside, right=True) - 1).clamp(0, bins - 1)
+    counts = torch.bincount(place, minlength=bins)
+    return Histogram(edges, counts, int((values < low).sum()), int((values > high).sum()))

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from pellucid.errors import InputError
 from pellucid.guard import batches, check_images, check_labels, frozen
-from pellucid.metrics.maps import kendall_tau
+from pellucid.metrics.maps import cosine, kendall_tau, spearman
 from pellucid.metrics.statistics import Interval, bootstrap_mean
 from pellucid.protocols import Interpreter
 from pellucid.rng import Stream, derive, global_seed
@@ -19,30 +19,10 @@ Similarity = Literal["spearman", "kendall", "cosine"]
 Weights = Literal["reinitialised", "redrawn"]
 
 
-def _cosine(a: Tensor, b: Tensor) -> Tensor:
-    a, b = a.double(), b.double()
-    size = torch.linalg.vector_norm(a, dim=1) * torch.linalg.vector_norm(b, dim=1)
-    return torch.where(size > 0, ((a * b).sum(1) / size).clamp(-1, 1), torch.nan)  # the last bit of the roots
-
-
-def _spearman(a: Tensor, b: Tensor) -> Tensor:
-    """Return Pearson's correlation of the ranks (Spearman 1904), NaN for constant maps."""
-    return _cosine(_ranks(a), _ranks(b))
-
-
-def _ranks(maps: Tensor) -> Tensor:
-    """Return the rank of every value of maps (N, D), the mean of its ties, less the mean of all."""
-    wide = maps.double().contiguous()
-    ranked = wide.sort(dim=1).values
-    both = torch.searchsorted(ranked, wide) + torch.searchsorted(ranked, wide, right=True)
-    ranks = torch.where(wide.isnan().any(1, keepdim=True), torch.nan, both.double())
-    return ranks - ranks.mean(1, keepdim=True)
-
-
 _SIMILARITIES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "spearman": _spearman,
+    "spearman": spearman,
     "kendall": kendall_tau,
-    "cosine": _cosine,
+    "cosine": cosine,
 }
 
 

@@ -81,6 +81,8 @@ def bootstrap_mean(
     if (array == array[0]).all():
         same = float(array[0])
         return Interval(same, same, same)
+    if np.ptp(array) <= 1e-12 * np.abs(array).max():  # alike but for rounding: no spread to draw from
+        return Interval(mean, float(array.min()), float(array.max()))
     low, high = _ends(array, confidence, seed, resamples, "BCa")
     if not (math.isfinite(low) and math.isfinite(high)):
         low, high = _ends(array, confidence, seed, resamples, "percentile")
