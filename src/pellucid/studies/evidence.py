@@ -39,8 +39,8 @@ SCALES = {
 }
 DEFENCES: dict[str, Defence] = {
     "undefended": Standard(),
-    "PGD adversarial training": AdversarialTraining(attack=PGD(eps=0.05, steps=5)),
-    "double backpropagation": DoubleBackprop(weight=1),
+    "PGD training": AdversarialTraining(attack=PGD(eps=0.05, steps=5)),
+    "double backprop": DoubleBackprop(weight=1),
 }
 
 CHOICES = (
