@@ -58,7 +58,8 @@ def _panel(io: Io, task: Any, keys: dict[Any, str]) -> Gallery:
         if not rows:
             rows.append(GalleryRow("image", tuple(image for image, _ in pairs)))
         rows.append(GalleryRow(label, tuple(gradient for _, gradient in pairs)))
-    return Gallery("Gradients of the certainty of each network, and what it takes the image for", tuple(rows))
+    headings = tuple(picture.caption for picture in rows[0].pictures if picture is not None) if rows else ()
+    return Gallery("Gradients of the certainty of each network, and what it takes the image for", tuple(rows), headings)
 
 
 def _pair(maps: dict[str, Any], place: int, classes: list[str], key: str) -> tuple[Picture, Picture]:
@@ -66,7 +67,7 @@ def _pair(maps: dict[str, Any], place: int, classes: list[str], key: str) -> tup
     said = image_pictures(maps, place, classes, ("clean",))[0]
     drawn = map_pictures(maps, place, ("gradient",), ("clean",))[0]
     image = Picture(f"class {classes[int(maps['labels'][place])]}", said.pixels)
-    return image, Picture(drawn.caption, drawn.pixels, "signed", said.label, said.confidence, said.right, settings=key)
+    return image, Picture(image.caption, drawn.pixels, "signed", said.label, said.confidence, said.right, settings=key)
 
 
 def _families(rows: Rows) -> list[tuple[str, dict[str, Rows]]]:
@@ -82,7 +83,7 @@ def _families(rows: Rows) -> list[tuple[str, dict[str, Rows]]]:
 
 def _curves(rows: Rows) -> CurveFigure:
     panels = [
-        Panel(title, tuple(_curve(label, own) for label, own in networks.items()), "eps", "tau", y_range=(-0.3, 1.0))
+        Panel(title, tuple(_curve(label, own) for label, own in networks.items()), "eps", "tau", y_range=(-0.65, 1.0))
         for title, networks in _families(rows)
     ]
     return CurveFigure("Rank correlation of maps before and after AAI, prediction kept", tuple(panels))
