@@ -1,0 +1,149 @@
+"""Integrated gradients: closed forms on linear and quadratic scores, completeness on a trained network."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pellucid.data import Digits
+from pellucid.errors import InputError
+from pellucid.interpreters import Gradient, IntegratedGradients
+from pellucid.maths import counted
+from pellucid.maths.blur import gaussian_blur
+from pellucid.models import SmallCNN, adapt
+from pellucid.rng import Stream, global_seed
+
+Y = torch.tensor([0, 1, 2, 1])
+
+
+@pytest.fixture
+def images() -> Tensor:
+    return Stream(3).uniform(torch.empty(4, 0, dtype=torch.float64), (1, 4, 3))
+
+
+class Quadratic(nn.Module):
+    """Logit c is (c + 1) times the sum of squares: the gradient along a path is linear."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.flatten(1).square().sum(1, keepdim=True) * torch.arange(1, 4, dtype=x.dtype)
+
+
+@pytest.fixture(scope="module")
+def trained() -> tuple[nn.Module, Tensor, Tensor]:
+    """A Small network that knows most digits, and forty of them."""
+    train, test = Digits().load("train"), Digits().load("test")
+    with global_seed(0):
+        network = SmallCNN().build(1, (28, 28), 10)
+        optimiser = torch.optim.Adam(network.parameters(), lr=2e-3)
+        for step in range(60):
+            rows = Stream(step).integers(torch.empty(64, 0), len(train))
+            loss = functional.cross_entropy(network(train.images(rows)), train.labels[rows])
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+    return network.eval(), test.images(slice(40)), test.labels[:40]
+
+
+@pytest.mark.parametrize("baseline", ["black", "white", "blurred"])
+@pytest.mark.parametrize("rule", ["midpoint", "right"])
+def test_of_a_linear_network_every_path_gives_weight_times_difference(linear, images, baseline, rule):
+    network = linear(classes=3)
+    start = {
+        "black": torch.zeros_like(images),
+        "white": torch.ones_like(images),
+        "blurred": gaussian_blur(images, 0.3),
+    }[baseline]
+    found = IntegratedGradients(baseline=baseline, rule=rule, steps=3)(network, images, Y)
+    expected = network.weight.detach()[Y].view_as(images) * (images - start)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+
+
+def test_midpoints_are_exact_where_the_gradient_is_linear_and_the_right_sum_is_off_by_its_half_step(images):
+    network, m = adapt(Quadratic()), 4
+    exact = (Y + 1).view(-1, 1, 1, 1) * images.square()
+    torch.testing.assert_close(IntegratedGradients(steps=m)(network, images, Y), exact)
+    right = IntegratedGradients(rule="right", steps=m)(network, images, Y)
+    torch.testing.assert_close(right, exact * (1 + 1 / m))  # (1/m) sum i/m = (m + 1) / 2m
+
+
+def test_given_baselines_one_for_all_or_one_each(images):
+    network = adapt(Quadratic())
+    start = Stream(5).uniform(images)
+    method = IntegratedGradients(steps=2)
+    exact = (Y + 1).view(-1, 1, 1, 1) * (images.square() - start.square())
+    torch.testing.assert_close(method.from_baseline(network, images, Y, start), exact)
+    one = (Y + 1).view(-1, 1, 1, 1) * (images.square() - start[0].square())
+    torch.testing.assert_close(method.from_baseline(network, images, Y, start[0]), one)
+    torch.testing.assert_close(method.from_baseline(network, images, Y, start[:1]), one)
+    for wrong in (start[:2], start[:, :, :2], start[0, 0]):
+        with pytest.raises(InputError):
+            method.from_baseline(network, images, Y, wrong)
+    with pytest.raises(InputError, match="divide by 255"):
+        method.from_baseline(network, images, Y, 255 * start)
+
+
+def test_expected_baselines_are_drawn_from_those_given(linear, images):
+    network, drawn_from = linear(classes=3), Stream(6).uniform(images[:2])
+    method = IntegratedGradients(baseline="expected", steps=400)
+    found = method.from_baseline(network, images, Y, drawn_from, rng=Stream(1))
+    weight = network.weight.detach()[Y].view_as(images)
+    spread = (weight * (drawn_from[0] - drawn_from[1])).abs() / 2 / 400**0.5
+    assert bool(((found - weight * (images - drawn_from.mean(0))).abs() < 5 * spread + 1e-12).all())
+    uniform = method(network, images, Y, rng=Stream(1))
+    assert bool(((uniform - weight * (images - 0.5)).abs() < 5 * weight.abs() * 12**-0.5 / 400**0.5).all())
+
+
+def test_maps_add_up_within_a_hundredth_on_a_trained_network(trained):
+    network, x, y = trained
+    with torch.no_grad():
+        score = network(x).gather(1, y[:, None])[:, 0] - network(torch.zeros_like(x)).gather(1, y[:, None])[:, 0]
+    found = IntegratedGradients().attribution(network, x, y)
+    torch.testing.assert_close(found.gap, score, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        found.completeness_error, (found.maps.sum((1, 2, 3)) - score).abs(), rtol=1e-3, atol=1e-4
+    )
+    assert float((found.completeness_error / score.abs()).median()) < 0.01
+    large = score.abs() > 1
+    assert float((found.completeness_error / score.abs())[large].max()) < 0.01
+    right = IntegratedGradients(rule="right").attribution(network, x, y)
+    assert float(right.completeness_error.mean()) > 2 * float(found.completeness_error.mean())
+
+
+def test_the_error_comes_for_every_class_and_costs_two_forwards(trained):
+    network, x, y = trained
+    pair = torch.stack([y[:6], (y[:6] + 1) % 10], 1)
+    with counted() as passes:
+        found = IntegratedGradients(steps=5).attribution(network, x[:6], pair)
+    assert found.completeness_error.shape == found.gap.shape == (6, 2)
+    assert (passes.forward, passes.backward) == (5 * 6 + 2 * 6, 2 * 5 * 6)
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 17, 64, 5000])
+def test_the_map_does_not_depend_on_the_chunk(trained, chunk):
+    network, x, y = trained
+    whole, parts = (IntegratedGradients(steps=10, chunk=size)(network, x[:7], y[:7]) for size in (70, chunk))
+    assert float((whole - parts).abs().max() / whole.abs().max()) < 1e-5
+
+
+def test_softplus_has_the_second_derivatives_that_relu_lacks(trained):
+    network, x, y = trained
+    slopes = {}
+    for beta in (None, 1.0):
+        leaf = x[:3].clone().requires_grad_(True)
+        maps = IntegratedGradients(steps=2, softplus_beta=beta)(network, leaf, y[:3], create_graph=True)
+        mean_slope = (maps / leaf)[leaf > 0.5]  # from a black image: the map is the mean gradient times the image
+        slopes[beta] = float(torch.autograd.grad(mean_slope.sum(), leaf)[0].abs().max())
+    assert slopes[1.0] > 1e-2
+    assert slopes[None] < 1e-4, "of a piecewise linear score it is constant almost everywhere"
+    plain = Gradient()(network, x[:3], y[:3])
+    again = Gradient()(network, x[:3], y[:3])
+    assert torch.equal(plain, again), "the network's own ReLU is back"
+
+
+def test_softplus_scores_are_those_of_the_other_network(trained):
+    network, x, y = trained
+    found = IntegratedGradients(softplus_beta=1.0, steps=100).attribution(network, x[:4], y[:4])
+    assert float((found.completeness_error / found.gap.abs().clamp(min=1)).max()) < 0.01
+    with torch.no_grad():
+        plain = network(x[:4]).gather(1, y[:4, None])[:, 0]
+    assert float((found.gap - plain).abs().max()) > 0.05
