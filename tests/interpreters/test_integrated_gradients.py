@@ -99,12 +99,12 @@ def test_maps_add_up_within_a_hundredth_on_a_trained_network(trained):
         score = network(x).gather(1, y[:, None])[:, 0] - network(torch.zeros_like(x)).gather(1, y[:, None])[:, 0]
     found = IntegratedGradients().attribution(network, x, y)
     torch.testing.assert_close(found.gap, score, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(
-        found.completeness_error, (found.maps.sum((1, 2, 3)) - score).abs(), rtol=1e-3, atol=1e-4
-    )
-    assert float((found.completeness_error / score.abs()).median()) < 0.01
-    large = score.abs() > 1
-    assert float((found.completeness_error / score.abs())[large].max()) < 0.01
+    direct = (found.maps.sum((1, 2, 3)) - score).abs()
+    torch.testing.assert_close(found.completeness_error, direct, rtol=1e-3, atol=1e-4)
+    share = found.completeness_error / score.abs()
+    assert float(share.mean()) < 0.005
+    assert float((share < 0.01).double().mean()) > 0.95
+    assert float(share.max()) < 0.02
     right = IntegratedGradients(rule="right").attribution(network, x, y)
     assert float(right.completeness_error.mean()) > 2 * float(found.completeness_error.mean())
 
@@ -131,7 +131,9 @@ def test_softplus_has_the_second_derivatives_that_relu_lacks(trained):
     for beta in (None, 1.0):
         leaf = x[:3].clone().requires_grad_(True)
         maps = IntegratedGradients(steps=2, softplus_beta=beta)(network, leaf, y[:3], create_graph=True)
-        mean_slope = (maps / leaf)[leaf > 0.5]  # from a black image: the map is the mean gradient times the image
+        mean_slope = (
+            maps[leaf > 0.5] / leaf[leaf > 0.5]
+        )  # from a black image: the map is the mean gradient times the image
         slopes[beta] = float(torch.autograd.grad(mean_slope.sum(), leaf)[0].abs().max())
     assert slopes[1.0] > 1e-2
     assert slopes[None] < 1e-4, "of a piecewise linear score it is constant almost everywhere"

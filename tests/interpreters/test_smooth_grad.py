@@ -82,7 +82,4 @@ def test_each_sample_has_noise_of_its_own(images):
     network = adapt(Quadratic())
     one, two = (SmoothGrad(samples=n)(network, images, Y, rng=Stream(1)) / 2 for n in (1, 2))
     second = 2 * two - one
-    assert float((second - one)[:3].abs().max()) > 1e-3
-    assert float(((one - images) * (second - images))[:3].sum()) != pytest.approx(
-        float((one - images)[:3].square().sum())
-    )
+    assert bool(((second - one)[:3].abs().amax((1, 2, 3)) > 1e-3).all())
