@@ -39,8 +39,8 @@ class Layout:
 def find_layout(shape: tuple[int, ...], size: tuple[int, int], kind: Kind | None = None) -> Layout | None:
     """Return the layout of an output (N, ...) of images of `size`, None where none fits.
 
-    A grid fits if its sides are to each other as those of the image, to one cell. Where channels could be first or
-    last, they are first. kind, where given, is the only one tried, and its grid need not fit the image.
+    A grid fits if its sides are to each other as those of the image, to one cell; of several numbers of tokens before
+    a grid, the one whose grid fits best. Where channels could be first or last, they are first. kind, where given, is the only one tried, and its grid need not fit the image.
 
     >>> str(find_layout((2, 197, 768), (224, 224)))
     'tokens, 1 before a grid of 14x14'
@@ -54,24 +54,29 @@ def find_layout(shape: tuple[int, ...], size: tuple[int, int], kind: Kind | None
         if kind == "channels_last" or (kind is None and _fits(last, size)):
             return Layout("channels_last", *last)
     if len(shape) == 3 and shape[2] > 1 and kind in (None, "tokens"):
-        for prefix in PREFIXES:
-            grid = _grid(shape[1] - prefix, size) if prefix < shape[1] else None
-            if grid is not None:
-                return Layout("tokens", *grid, prefix)
+        grids = [(prefix, _grid(shape[1] - prefix, size)) for prefix in PREFIXES if prefix < shape[1]]
+        fitting = [(_misfit(grid, size), prefix, grid) for prefix, grid in grids if _fits(grid, size)]
+        if fitting:
+            _, prefix, grid = min(fitting)
+            return Layout("tokens", *grid, prefix)
     return None
+
+
+def _misfit(grid: tuple[int, int], size: tuple[int, int]) -> int:
+    """Return how far a grid is from the image's proportions: 0 where both sides divide by one patch size."""
+    return abs(grid[0] * size[1] - grid[1] * size[0])
 
 
 def _fits(grid: tuple[int, int], size: tuple[int, int]) -> bool:
     """Say whether a grid has the image's proportions, to less than one cell, and no more cells than pixels."""
-    (h, w), (height, width) = grid, size
-    return 0 < h <= height + 1 and 0 < w <= width + 1 and abs(h * width - w * height) < max(width, height)
+    small = 0 < grid[0] <= size[0] + 1 and 0 < grid[1] <= size[1] + 1
+    return small and _misfit(grid, size) < max(size)
 
 
-def _grid(tokens: int, size: tuple[int, int]) -> tuple[int, int] | None:
-    """Return the grid of so many tokens that has the image's proportions, None where there is none."""
+def _grid(tokens: int, size: tuple[int, int]) -> tuple[int, int]:
+    """Return the grid of so many tokens that has about the image's proportions, (0, 0) where rows would not be full."""
     h = max(1, round((tokens * size[0] / size[1]) ** 0.5))
-    grid = (h, tokens // h)
-    return grid if tokens % h == 0 and _fits(grid, size) else None
+    return (h, tokens // h) if tokens % h == 0 else (0, 0)
 
 
 def unknown_layout(name: str, shape: tuple[int, ...], size: tuple[int, int], others: list[str]) -> InputError:
