@@ -15,8 +15,10 @@ from pellucid.rng import Stream, global_seed
 
 STEPS, SAMPLES = 50, 100
 CAPTUM = importlib.util.find_spec("captum") is not None
-QUANTUS = importlib.util.find_spec("quantus") is not None
 TORCHVISION = importlib.util.find_spec("torchvision") is not None
+ZENNIT = importlib.util.find_spec("zennit") is not None
+# quantus imports zennit where it is installed, which needs torchvision
+QUANTUS = importlib.util.find_spec("quantus") is not None and (TORCHVISION or not ZENNIT)
 
 
 class Block(nn.Module):
@@ -102,7 +104,11 @@ def smooth(which: str, n: int, device: str) -> Race:
     ours = {"pellucid": lambda net, x, y: SmoothGrad(inner=Gradient(), samples=SAMPLES)(net, x, y)}
     note = f"{SAMPLES} samples, N = {n}; the random numbers differ by design"
     return race(
-        which, n, ours | (captum_smooth() if CAPTUM else {}) | (zennit_smooth() if TORCHVISION else {}), device, note
+        which,
+        n,
+        ours | (captum_smooth() if CAPTUM else {}) | (zennit_smooth() if ZENNIT and TORCHVISION else {}),
+        device,
+        note,
     )
 
 

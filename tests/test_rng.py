@@ -220,3 +220,18 @@ def test_streams_leave_the_global_generator_alone():
     Stream(1).integers(wide(3), 4)
     permutation(5, 1)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_pairs_of_samples_and_steps_have_numbers_of_their_own():
+    like = torch.empty(6, 0, dtype=torch.float64)
+    rows, steps = torch.tensor([0, 0, 1, 1, 2, 2]), torch.tensor([0, 1, 0, 1, 0, 1])
+    found = Stream(3).pairs(rows, steps).uniform(like, (50,))
+    assert len(found.flatten().unique()) == 300, "no two pairs share a number"
+    chosen = torch.tensor([5, 2])
+    again = Stream(3).pairs(rows[chosen], steps[chosen]).uniform(like[:2], (50,))
+    assert torch.equal(again, found[chosen]), "a pair's numbers depend on nothing else"
+    moved = (
+        Stream(3, torch.tensor([7, 0, 2])).pairs(torch.tensor([1, 2]), torch.tensor([1, 0])).uniform(like[:2], (50,))
+    )
+    assert torch.equal(moved, found[torch.tensor([1, 4])]), "positions count, not rows"
+    assert not torch.equal(Stream(4).pairs(rows, steps).uniform(like, (50,)), found)

@@ -5,7 +5,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pellucid.interpreters import CAM, Gradient
+from pellucid.interpreters import (
+    CAM,
+    GradCAM,
+    Gradient,
+    GradientTimesInput,
+    GuidedBackprop,
+    GuidedGradCAM,
+    IntegratedGradients,
+    SmoothGrad,
+)
 from pellucid.models.classifier import Classifier
 from pellucid.rng import Stream, derive
 
@@ -83,3 +92,85 @@ def test_cam_of_pooled_heads_is_captum_layer_grad_cam(network: Network, images: 
     theirs = attr.LayerGradCam(network, network.second).attribute(images, target=TARGET, relu_attributions=False)
     u = 4 * 3  # GradCAM of a network with a pooled linear head is CAM / u
     torch.testing.assert_close(CAM()(network, images, TARGET) / u, theirs[:, 0].detach(), rtol=0, atol=1e-8)
+
+
+# ------------------------------------------------------------------- what came after plain gradients and CAM
+
+
+class Modules(Network):
+    """The same with ReLUs that are modules, as captum's guided methods need them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.relu, self.other_relu = nn.ReLU(), nn.ReLU()
+
+    def features(self, x: Tensor) -> Tensor:
+        return self.other_relu(self.second(self.relu(self.first(x))))
+
+
+@pytest.fixture(scope="module")
+def modules() -> Modules:
+    model = Modules().double().eval()
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            like = torch.empty(1, 0, dtype=torch.float64)
+            p.copy_(Stream(derive(3, name)).normal(like, tuple(p.shape))[0])
+    return model
+
+
+@pytest.mark.parametrize("relu", [False, True])
+def test_grad_cam_is_captums(modules: Modules, images: Tensor, relu: bool) -> None:
+    attr = pytest.importorskip("captum.attr")
+    for layer, name in ((modules.second, "second"), (modules.first, "first")):
+        theirs = attr.LayerGradCam(modules, layer).attribute(images, target=TARGET, relu_attributions=relu)[:, 0]
+        ours = GradCAM(layer=name, relu=relu)(modules, images, TARGET)
+        assert float(ours.abs().max()) > 1e-3
+        torch.testing.assert_close(ours, theirs.detach(), rtol=0, atol=1e-8)
+
+
+def test_guided_methods_are_captums(modules: Modules, images: Tensor) -> None:
+    attr = pytest.importorskip("captum.attr")
+    leaf = images.clone().requires_grad_(True)
+    theirs = attr.GuidedBackprop(modules).attribute(leaf, target=TARGET)
+    ours = GuidedBackprop()(modules, images, TARGET)
+    assert float((ours - Gradient()(modules, images, TARGET)).abs().max()) > 1e-3
+    torch.testing.assert_close(ours, theirs.detach(), rtol=0, atol=1e-8)
+    both = attr.GuidedGradCam(modules, modules.second).attribute(leaf, target=TARGET, interpolate_mode="bilinear")
+    found = GuidedGradCAM(layer="second")(modules, images, TARGET)
+    torch.testing.assert_close(found, both.detach(), rtol=0, atol=1e-8)
+
+
+@pytest.mark.parametrize(("rule", "method"), [("right", "riemann_right"), ("midpoint", "riemann_middle")])
+@pytest.mark.parametrize("start", [0.0, 1.0])
+def test_integrated_gradients_are_captums(
+    network: Network, images: Tensor, rule: str, method: str, start: float
+) -> None:
+    attr = pytest.importorskip("captum.attr")  # its weights 1/m are float32: exact for powers of two
+    theirs, delta = attr.IntegratedGradients(network).attribute(
+        images, torch.full_like(images, start), TARGET, n_steps=16, method=method, return_convergence_delta=True
+    )
+    ours = IntegratedGradients(rule=rule, steps=16, baseline="white" if start else "black")
+    found = ours.attribution(network, images, TARGET)
+    torch.testing.assert_close(found.maps, theirs.detach(), rtol=0, atol=1e-8)
+    torch.testing.assert_close(found.completeness_error, delta.abs(), rtol=0, atol=1e-8)
+
+
+def test_gradient_times_input_is_captums(network: Network, images: Tensor) -> None:
+    attr = pytest.importorskip("captum.attr")
+    theirs = attr.InputXGradient(network).attribute(images.clone().requires_grad_(True), target=TARGET)
+    torch.testing.assert_close(GradientTimesInput()(network, images, TARGET), theirs.detach(), rtol=0, atol=1e-8)
+
+
+def test_zennits_gradient_integrated_gradients_and_smooth_grad(network: Network, images: Tensor, import_peer) -> None:
+    attribution = import_peer("zennit.attribution")
+    seed = functional.one_hot(TARGET, 3).to(images)
+    with attribution.Gradient(network) as attributor:
+        _, theirs = attributor(images.clone(), seed)
+    torch.testing.assert_close(Gradient()(network, images, TARGET), theirs, rtol=0, atol=1e-8)
+    with attribution.IntegratedGradients(network, n_iter=7) as attributor:
+        _, theirs = attributor(images.clone(), seed)
+    ours = IntegratedGradients(rule="right", steps=7)(network, images, TARGET)
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-8)
+    with attribution.SmoothGrad(network, noise_level=0.0, n_iter=4) as attributor:
+        _, theirs = attributor(images.clone(), seed)
+    torch.testing.assert_close(SmoothGrad(noise_level=0, samples=4)(network, images, TARGET), theirs, rtol=0, atol=1e-8)
