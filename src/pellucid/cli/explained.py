@@ -98,4 +98,5 @@ def _sentence(row: dict[str, Any]) -> str:
     guesses = [
         f"{row[key]['class']} {row[key]['probability']:.1%}" for key in ("predicted", "adversarial") if key in row
     ]
-    return f"{row['image']}: " + ", under attack ".join(guesses)
+    name = " ".join(str(row["image"]).split())  # a file's name may hold anything
+    return f"{name}: " + ", under attack ".join(guesses)
