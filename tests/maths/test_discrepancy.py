@@ -57,6 +57,14 @@ def test_no_images_and_any_shape_of_map(maps):
         discrepancy(maps[0, 0, 0], maps[1, 0, 0])
 
 
+def test_words_and_norms_that_do_not_exist_are_refused(maps):
+    for wrong in ({"p": 3}, {"positions": "average"}):
+        with pytest.raises(InputError, match="p must be 1 or 2 and positions mean or sum"):
+            discrepancy(*maps, **wrong)
+    with pytest.raises(InputError, match="one, two, all"):
+        compared_classes("three", torch.tensor([0]), torch.tensor([1]), 3)
+
+
 def test_the_classes_that_are_compared():
     y, target = torch.tensor([2, 0]), torch.tensor([1, 3])
     assert compared_classes("one", y, target, 4).tolist() == [[2], [0]]

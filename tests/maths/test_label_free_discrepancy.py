@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from pellucid.errors import InputError
-from pellucid.interpreters import CAM, IntegratedGradients
+from pellucid.interpreters import CAM, GradCAM, GuidedBackprop, IntegratedGradients, SmoothGrad
+from pellucid.maths import counted
 from pellucid.maths.discrepancy import discrepancy, label_free_discrepancy
 from pellucid.metrics import interpretation_discrepancy
 from pellucid.models import SmallCNN
@@ -55,6 +56,10 @@ def test_what_does_not_fit_is_refused():
     maps, y = drawn(2, 3, 2, 2), torch.tensor([0, 1])
     with pytest.raises(InputError, match=r"\(N, K, \.\.\.\)"):
         label_free_discrepancy(maps, maps, y, drawn(2, 4))
+    with pytest.raises(InputError, match="of one shape"):
+        label_free_discrepancy(maps, maps[:, :2], y, drawn(2, 3))
+    with pytest.raises(InputError, match="paper or code"):
+        label_free_discrepancy(maps, maps, y, drawn(2, 3), form="print")
     with pytest.raises(InputError, match="2 classes"):
         label_free_discrepancy(maps[:, :1], maps[:, :1], y, drawn(2, 1))
 
@@ -85,3 +90,61 @@ def test_the_measure_asks_the_network_for_the_maps_it_compares(network):
     assert float(interpretation_discrepancy(network, IntegratedGradients(steps=3), x, x, y, positions="sum").max()) == 0
     with pytest.raises(InputError, match="one shape"):
         interpretation_discrepancy(network, CAM(), x, moved[:2], y)
+
+
+def pictures():
+    x = drawn(5, 1, 16, 12).sigmoid()
+    return x, (x + 0.1 * drawn(5, 1, 16, 12, seed=3)).clamp(0, 1), torch.tensor([0, 1, 2, 0, 1])
+
+
+@pytest.mark.parametrize("classes", ["one", "two", "all", "label_free"])
+def test_cam_passes_every_image_forward_once(network, classes):
+    with counted() as passes:
+        interpretation_discrepancy(network, CAM(), *pictures(), classes=classes, batch_size=2)
+    assert (passes.forward, passes.backward) == (10, 0)
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        GradCAM(layer="convolutions.1", relu=False),
+        GuidedBackprop(),
+        IntegratedGradients(steps=2),
+        SmoothGrad(samples=2),
+    ],
+)
+def test_any_interpreter_is_asked_as_by_itself(network, method):
+    x, moved, y = pictures()
+    every, rng = torch.arange(3).expand(5, 3), Stream(9)
+    before, after = (method(network, part, every, rng=rng) for part in (x, moved))
+    found = interpretation_discrepancy(network, method, x, moved, y, classes="all", rng=rng, batch_size=2)
+    torch.testing.assert_close(found, discrepancy(before, after))
+    assert float(found.min()) > 0
+    same = interpretation_discrepancy(network, method, x, x, y, classes="all", rng=rng)
+    assert same.tolist() == [0.0] * 5, "noise is the same for both"
+
+
+def test_two_classes_without_a_target_are_the_true_and_the_likeliest_other(network):
+    x, moved, y = pictures()
+    with torch.no_grad():
+        logits = network(moved).tolist()
+    other = torch.tensor(
+        [max((c for c in range(3) if c != t), key=row.__getitem__) for row, t in zip(logits, y.tolist())]
+    )
+    found = interpretation_discrepancy(network, CAM(), x, moved, y)
+    assert torch.equal(found, interpretation_discrepancy(network, CAM(), x, moved, y, target=other))
+    assert interpretation_discrepancy(network, CAM(), x[:0], moved[:0], y[:0]).shape == (0,)
+
+
+def test_the_measure_refuses_words_and_targets_that_say_nothing(network):
+    x, moved, y = pictures()
+    with pytest.raises(InputError, match="label_free"):
+        interpretation_discrepancy(network, CAM(), x, moved, y, classes="three")
+    with pytest.raises(InputError, match="mean or sum"):
+        interpretation_discrepancy(network, CAM(), x, moved, y, positions="average")
+    with pytest.raises(InputError, match="other than the true"):
+        interpretation_discrepancy(network, CAM(), x, moved, y, target=y)
+    for wrong in (y + 2, torch.full_like(y, 3)):
+        for classes in ("one", "two", "all"):
+            with pytest.raises(InputError, match=r"0\.\.2"):
+                interpretation_discrepancy(network, CAM(), x, moved, wrong, classes=classes)

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from pellucid.errors import InputError
+from pellucid.errors import GradientError, InputError
 from pellucid.maths import counted
 from pellucid.maths.jacobian import orthonormal, squared_frobenius
 from pellucid.metrics import jacobian_frobenius_norm
@@ -86,6 +86,54 @@ def test_the_norm_can_be_trained_on(images):
         return squared_frobenius(network[3](hidden), x, create_graph=True).sum()
 
     assert torch.autograd.gradcheck(penalty, (weight.detach().clone().requires_grad_(True),), fast_mode=True)
+
+
+def constant(weight: list[float], dtype: torch.dtype) -> nn.Module:
+    module = nn.Sequential(nn.Flatten(), nn.Linear(4, len(weight), bias=False)).to(dtype)
+    with torch.no_grad():
+        module[1].weight.copy_(torch.tensor(weight)[:, None].expand(-1, 4))
+    return module
+
+
+def test_squares_neither_vanish_nor_overflow():
+    x = torch.full((2, 1, 2, 2), 0.5)
+    assert jacobian_frobenius_norm(constant([1e-30, 0.0], torch.float32), x).tolist() == pytest.approx([2e-30] * 2)
+    half = x.to(torch.float16)  # 400^2 is more than it holds
+    assert jacobian_frobenius_norm(constant([400.0, 300.0], torch.float16), half).tolist() == pytest.approx([1000] * 2)
+    leaf = half.clone().requires_grad_(True)
+    squared = squared_frobenius(constant([400.0, 300.0], torch.float16)(leaf), leaf)
+    assert squared.dtype == torch.float32
+    assert squared.tolist() == pytest.approx([1e6] * 2)
+
+
+def test_probabilities_of_a_saturated_network_have_a_small_norm_not_none():
+    network = constant([0.0, 30.0], torch.float32)  # logits 0 and 60: p (1 - p) = e^-60, which float32 cannot square
+    found = jacobian_frobenius_norm(network, torch.full((1, 1, 2, 2), 0.5), of="probabilities")
+    slope = 30 * torch.tensor(-60.0, dtype=torch.float64).exp()  # of either probability in each of 4 pixels
+    assert float(found) == pytest.approx(float(slope) * 2, rel=0.1)  # of the first; the second's is rounded to 0
+
+
+def test_the_network_is_left_as_it_was(network, images):
+    network.train()
+    try:
+        jacobian_frobenius_norm(network, images, projections=1)
+        assert network.training
+        assert all(p.requires_grad and p.grad is None for p in network.parameters())
+    finally:
+        network.eval()
+
+
+def test_what_cannot_be_differentiated_is_refused(network, images):
+    class Cut(nn.Sequential):
+        def forward(self, x):
+            return super().forward(x.detach())
+
+    with pytest.raises(GradientError, match="detached"):
+        jacobian_frobenius_norm(Cut(network), images)
+    with pytest.raises(InputError, match="logits or probabilities"):
+        jacobian_frobenius_norm(network, images, of="features")
+    with pytest.raises(InputError, match=r"\(N, K\)"):
+        squared_frobenius(images.flatten(1)[:5], images)
 
 
 def test_projections_that_are_not_there_are_refused(network, images):

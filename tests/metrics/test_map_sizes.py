@@ -1,5 +1,6 @@
 """Distances and sparsity of maps, whether they add up, and how log-probabilities are spread."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -55,6 +56,9 @@ def test_the_gini_index_is_its_formula_and_knows_its_ends():
     assert float(sparsity(one)) == pytest.approx(0.9)
     assert float(sparsity(torch.ones(1, 10))) == pytest.approx(0)
     assert bool(sparsity(torch.zeros(1, 4)).isnan())
+    assert sparsity(torch.full((2, 784), 0.1)).tolist() == [0.0, 0.0], "no rounding makes it less, or more"
+    assert sparsity(torch.full((2, 3), -1e-45)).tolist() == [0.0, 0.0]
+    assert bool(sparsity(torch.tensor([[1.0, torch.nan], [1.0, torch.inf]])).isnan().all())
     torch.testing.assert_close(sparsity(maps), sparsity(-50 * maps.flip(2)))
 
 
@@ -65,6 +69,8 @@ def test_maps_that_add_up_have_no_error_and_others_theirs():
     assert found.share.tolist() == [0.0, 1.0]
     with pytest.raises(InputError, match="scores"):
         completeness_error(maps, score[:1])
+    with pytest.raises(InputError, match="mean or sum"):
+        completeness_error(maps, score, positions="average")
 
 
 def test_cam_and_integrated_gradients_add_up():
@@ -88,8 +94,20 @@ def test_histogram_counts_everything_once():
     assert found.counts.tolist() == [2, 0, 0, 0, 3]
     assert (found.below, found.above) == (1, 0)
     assert int(log_probability_histogram(values, low=-800.0).counts.sum()) == 6
-    for wrong in ({"bins": 0}, {"low": 0.0}):
+    for wrong in ({"bins": 0}, {"low": 0.0}, {"low": float("-inf")}, {"high": float("nan")}):
         with pytest.raises(InputError, match="at least one bin"):
             log_probability_histogram(values, **wrong)
     with pytest.raises(InputError, match="NaN"):
         log_probability_histogram(values.log())
+
+
+def test_histogram_is_numpys_with_the_rest_beside_it():
+    values = -70 * Stream(3).uniform(torch.empty(40, 0, dtype=torch.float64), (10,)).square()
+    values[0] = -torch.inf  # a probability of 0
+    found = log_probability_histogram(values.float(), bins=37, low=-50.0, high=-2.0)
+    counts, edges = np.histogram(values.float().double().numpy(), bins=37, range=(-50.0, -2.0))
+    np.testing.assert_allclose(found.edges.numpy(), edges, rtol=1e-14)
+    assert found.counts.tolist() == counts.tolist()
+    assert min(found.below, found.above) > 10
+    assert int(found.counts.sum()) + found.below + found.above == 400
+    assert log_probability_histogram(values[:0]).counts.tolist() == [0] * 50

@@ -1,6 +1,6 @@
 """How far saliency maps moved: the interpretability discrepancy of Boopathy et al., on tensors."""
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -10,15 +10,20 @@ from pellucid.errors import InputError
 Compared = Literal["one", "two", "all"]  # the classes whose maps are compared: {y}, {y, t}, or every class
 Order = Literal[1, 2]  # p of the norm
 Positions = Literal["mean", "sum"]
+Form = Literal["paper", "code"]  # of equation 7: as printed, with the factors 1/2, or as the authors' code has it
 
 
 def compared_classes(compared: Compared, y: Tensor, target: Tensor, classes: int) -> Tensor:
     """Return the classes C of the discrepancy, (N, M): one {y}, two {y, t}, all [K].
 
+    Raises InputError for another word.
+
     >>> compared_classes("two", torch.tensor([3, 0]), torch.tensor([1, 2]), classes=4)
     tensor([[3, 1],
             [0, 2]])
     """
+    if compared not in get_args(Compared):
+        raise InputError(f"the classes compared must be {', '.join(get_args(Compared))}; got {compared!r}")
     if compared == "one":
         return y[:, None]
     if compared == "two":
@@ -42,24 +47,31 @@ def discrepancy(
     squared takes the square of each norm, as the authors' attack does (with positions="sum") for l2.
 
     before, after (N, M, ...), one map of any shape per class in C -> (N,) >= 0, in float32 at least; the slope at
-    equal maps is 0. Raises InputError where the shapes differ or there is no axis of classes.
+    equal maps is 0. Raises InputError where the shapes differ or there is no axis of classes, and for another p or
+    positions.
     Source: Boopathy et al. 2020, equation 3. Deviations: none.
 
     >>> before, after = torch.zeros(1, 2, 2, 2), torch.tensor([[[[0.0, 3.0], [4.0, 1.0]], [[0.0, 0.0], [0.0, 0.0]]]])
     >>> discrepancy(before, after), discrepancy(before, after, positions="sum")
     (tensor([1.]), tensor([4.]))
     """
+    return _lengths(before, after, p, positions, squared).mean(1)
+
+
+def _lengths(before: Tensor, after: Tensor, p: Order, positions: Positions, squared: bool = False) -> Tensor:
+    """Return the norm by which the map of every class moved, or its square: (N, M, ...) -> (N, M)."""
     if before.shape != after.shape or before.ndim < 3:
         raise InputError(f"maps must be (N, M, ...) of one shape; got {tuple(before.shape)} and {tuple(after.shape)}")
+    if p not in get_args(Order) or positions not in get_args(Positions):
+        raise InputError(f"p must be 1 or 2 and positions mean or sum; got {p} and {positions!r}")
     moved = (after - before).flatten(2)
     moved = moved.float() if moved.dtype in (torch.float16, torch.bfloat16) else moved
     if positions == "mean":
         moved = moved / max(1, moved.shape[2])
     if p == 1:
         lengths = moved.abs().sum(2)
-        return (lengths.square() if squared else lengths).mean(1)
-    lengths = moved.square().sum(2) if squared else torch.linalg.vector_norm(moved, dim=2)
-    return lengths.mean(1)
+        return lengths.square() if squared else lengths
+    return moved.square().sum(2) if squared else torch.linalg.vector_norm(moved, dim=2)
 
 
 def label_free_discrepancy(
@@ -68,7 +80,7 @@ def label_free_discrepancy(
     y: Tensor,
     logits_after: Tensor,
     *,
-    form: Literal["paper", "code"] = "paper",
+    form: Form = "paper",
     p: Order = 1,
     positions: Positions = "mean",
     detach_weights: bool = False,
@@ -81,7 +93,7 @@ def label_free_discrepancy(
     form="code" leaves the factors 1/2 out, as the authors' code does (with positions="sum").
 
     before, after (N, K, ...), a map per class; y (N,), logits_after (N, K) of x' -> (N,) >= 0, in float32 at least;
-    differentiable. Raises InputError for shapes that do not fit and for K = 1.
+    differentiable. Raises InputError for shapes that do not fit, for K = 1, and for another form, p or positions.
     Source: Boopathy et al. 2020, equation 7. Deviations: the range of the softmax's denominator is ambiguous there;
     here, as in the authors' code, it is over the wrong classes, so that the weights sum to 1.
 
@@ -96,8 +108,9 @@ def label_free_discrepancy(
         )
     if logits_after.shape[1] < 2:
         raise InputError("the discrepancy of equation 7 weighs wrong classes: at least 2 classes are needed")
-    pairs = zip(torch.split(before, 1, 1), torch.split(after, 1, 1))
-    moved = torch.stack([discrepancy(one, other, p, positions=positions) for one, other in pairs], 1)
+    if form not in get_args(Form):
+        raise InputError(f"form must be paper or code; got {form!r}")
+    moved = _lengths(before, after, p, positions)
     own = torch.zeros_like(moved, dtype=torch.bool).scatter_(1, y[:, None], True)
     scores = logits_after.detach() if detach_weights else logits_after
     weights = torch.softmax(scores.to(moved.dtype).masked_fill(own, -torch.inf), 1)

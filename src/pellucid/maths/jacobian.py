@@ -9,7 +9,13 @@ from pellucid.rng import Stream
 
 
 def squared_frobenius(
-    outputs: Tensor, x: Tensor, *, projections: int | None = None, rng: Stream | None = None, create_graph: bool = False
+    outputs: Tensor,
+    x: Tensor,
+    *,
+    projections: int | None = None,
+    rng: Stream | None = None,
+    create_graph: bool = False,
+    dtype: torch.dtype | None = None,
 ) -> Tensor:
     """Return ||J(x_n)||_F^2 of outputs with respect to x, per example; differentiable with create_graph.
 
@@ -17,11 +23,14 @@ def squared_frobenius(
     (K/n) sum_{j=1}^{n} ||v_j^T J||^2, v_j random orthonormal directions in R^K, an estimate without bias that is exact
     for n = K.
 
-    outputs (N, K) of x (N, ...), each row depending on its own example -> (N,), in the dtype of x. The graph of the
-    outputs is kept. Raises InputError for more projections than outputs, or fewer than one.
+    outputs (N, K) of x (N, ...), each row depending on its own example -> (N,), squared and summed in `dtype`: that of
+    x, float32 at least, unless given. The graph of the outputs is kept. Raises InputError for outputs of another
+    shape, for more projections than outputs, and for fewer than one.
     Source: Jakubovitz & Giryes 2018, equation 3; Hoffman et al. 2019, equations 7 and 8. Deviation: their directions
     for n > 1 are independent; orthonormal ones cost the same and vary less.
     """
+    if outputs.ndim != 2 or len(outputs) != len(x):
+        raise InputError(f"outputs must be (N, K), a row per example; got {tuple(outputs.shape)} for {len(x)}")
     classes = outputs.shape[1]
     if projections is not None and not 1 <= projections <= classes:
         raise InputError(f"projections must be 1 to {classes}, the number of outputs; got {projections}")
@@ -30,9 +39,10 @@ def squared_frobenius(
     else:
         directions = orthonormal(outputs, projections, rng or Stream())
         rows = [(outputs * directions[:, :, j]).sum(1) for j in range(projections)]
-    total = torch.zeros(len(x), dtype=x.dtype, device=x.device)
+    wide = dtype or (torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else x.dtype)
+    total = torch.zeros(len(x), dtype=wide, device=x.device)
     for row in rows:
-        total = total + gradient(row, x, create_graph, retain_graph=True).flatten(1).square().sum(1)
+        total = total + gradient(row, x, create_graph, retain_graph=True).to(wide).flatten(1).square().sum(1)
     return total * (classes / len(rows)) if rows else total
 
 

@@ -1,5 +1,6 @@
 """How strongly a network's loss and log-probabilities depend on its input."""
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -87,15 +88,16 @@ def log_probability_histogram(
     counts_b = |{(n, k) : e_b <= log yhat_{n,k} < e_{b+1}}|, the last bin including its upper edge.
 
     log_probabilities (N, K) or any shape, <= 0 -> int64 counts (B,). What lies outside is counted beside them, not
-    dropped: a distilled network needs low=-800. Raises InputError for NaN, no bins, and low >= high.
+    dropped: a distilled network needs low=-800. Raises InputError for NaN, no bins, ends that are infinite, and
+    low >= high.
     Source: Ross & Doshi-Velez 2018, Figure 4 (bottom row: -50 to 0, -800 to 0 for the distilled network).
 
     >>> found = log_probability_histogram(torch.tensor([[-0.5, -1.5], [-60.0, 0.0]]), bins=2, low=-2.0)
     >>> found.counts, found.below
     (tensor([1, 2]), 1)
     """
-    if bins < 1 or not low < high:
-        raise InputError(f"a histogram needs at least one bin and low < high; got {bins}, {low} and {high}")
+    if bins < 1 or not (low < high and math.isfinite(high - low)):
+        raise InputError(f"a histogram needs at least one bin and finite low < high; got {bins}, {low} and {high}")
     values = log_probabilities.detach().flatten().double().cpu()
     if bool(values.isnan().any()):
         raise InputError("log-probabilities contain NaN")

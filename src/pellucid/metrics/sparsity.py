@@ -23,5 +23,7 @@ def sparsity(maps: Tensor) -> Tensor:
     positions = sizes.shape[1]
     place = torch.arange(1, positions + 1, dtype=torch.float64, device=maps.device)
     total = sizes.sum(1)
-    index = 1 - 2 * (sizes / total[:, None] * (positions - place + 0.5) / max(positions, 1)).sum(1)
+    # the same sum, of weights that add up to 0: the smallest magnitude may go, so that 0 is reached without rounding
+    weights = (2 * place - positions - 1) / max(positions, 1)
+    index = ((sizes - sizes[:, :1]) / total[:, None] * weights).sum(1)
     return torch.where((total > 0) & total.isfinite(), index, torch.nan)
