@@ -148,3 +148,6 @@ def test_the_measure_refuses_words_and_targets_that_say_nothing(network):
         for classes in ("one", "two", "all"):
             with pytest.raises(InputError, match=r"0\.\.2"):
                 interpretation_discrepancy(network, CAM(), x, moved, wrong, classes=classes)
+    for labels in ({"y": y + 2, "target": y}, {"y": y, "target": y + 1}):
+        with pytest.raises(InputError, match=r"0\.\.2"):
+            interpretation_discrepancy(network, CAM(), x, moved, **labels)

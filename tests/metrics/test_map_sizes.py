@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from pellucid.errors import InputError
 from pellucid.interpreters import CAM, IntegratedGradients
@@ -13,7 +14,7 @@ from pellucid.metrics import (
     saliency_distance,
     sparsity,
 )
-from pellucid.models import SmallCNN
+from pellucid.models import SmallCNN, adapt
 from pellucid.rng import Stream, global_seed
 
 
@@ -40,8 +41,9 @@ def test_scaled_distances_do_not_see_the_unit_and_zero_maps_stay_zero():
     assert saliency_distance(a, 3 * a).abs().max() < 1e-12
     assert saliency_distance(torch.zeros(1, 4), torch.zeros(1, 4)).tolist() == [0.0]
     assert bool(saliency_distance(a, b.index_fill(1, torch.tensor([2]), torch.nan)).isnan().all())
-    with pytest.raises(InputError, match="scaling"):
-        saliency_distance(a, b, scaling="median")
+    for wrong in ({"scaling": "median"}, {"p": 3}):
+        with pytest.raises(InputError, match="p must be 1 or 2, scaling one of none, maximum, mass"):
+            saliency_distance(a, b, **wrong)
 
 
 def test_the_gini_index_is_its_formula_and_knows_its_ends():
@@ -71,6 +73,31 @@ def test_maps_that_add_up_have_no_error_and_others_theirs():
         completeness_error(maps, score[:1])
     with pytest.raises(InputError, match="mean or sum"):
         completeness_error(maps, score, positions="average")
+
+
+def test_what_is_measured_keeps_no_graph_and_takes_maps_of_any_shape():
+    maps, score, start = (drawn(*shape, seed=len(shape)).requires_grad_(True) for shape in ((3, 2, 4, 5), (3,), (3, 1)))
+    found = completeness_error(maps, score, start[:, 0], positions="mean")
+    assert not any(values.requires_grad for values in found)
+    sums, gaps = maps.detach().sum((1, 2, 3)).tolist(), (score - start[:, 0]).tolist()
+    for n, (total, gap) in enumerate(zip(sums, gaps)):
+        error = abs(total / 40 - gap)
+        assert float(found.error[n]) == pytest.approx(error)
+        assert float(found.share[n]) == pytest.approx(error / abs(gap))
+    with pytest.raises(InputError, match="one number or"):
+        completeness_error(maps, score, start)
+
+
+def test_cam_adds_up_to_the_logit_but_for_the_bias_of_the_head():
+    with global_seed(0):
+        pooled = nn.Sequential(nn.Conv2d(1, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
+        network = adapt(pooled, feature_layer="0", head="3").double().eval()
+    x, y = Stream(1).uniform(torch.empty(4, 0, dtype=torch.float64), (1, 6, 5)), torch.tensor([0, 1, 2, 1])
+    with torch.no_grad():
+        score = network(x).gather(1, y[:, None])[:, 0]
+    maps, bias = CAM()(network, x, y), network.head.bias.detach()[y]
+    assert float(completeness_error(maps, score, bias, positions="mean").error.max()) < 1e-12
+    torch.testing.assert_close(completeness_error(maps, score, positions="mean").error, bias.abs())
 
 
 def test_cam_and_integrated_gradients_add_up():

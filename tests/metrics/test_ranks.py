@@ -5,7 +5,7 @@ import torch
 from scipy import stats
 
 from pellucid.errors import InputError
-from pellucid.metrics import kendall_tau, spearman, top_k_intersection
+from pellucid.metrics import kendall_tau, maps, spearman, top_k_intersection
 from pellucid.rng import Stream
 
 
@@ -51,6 +51,21 @@ def test_tau_lies_where_the_maps_lie_whatever_the_default_device():
         torch.set_default_device(None)
     assert all(values.device.type == "cpu" for values in found)
     assert torch.equal(found[0], expected)
+
+
+def test_tau_through_a_scipy_without_axes_is_the_same(monkeypatch):
+    a, b = drawn(9, 30).round(), drawn(9, 30, seed=1).round()
+    a[0], b[1, 3] = 2.0, torch.nan
+    expected = torch.tensor([stats.kendalltau(u, v).statistic for u, v in zip(a.numpy(), b.numpy())])
+    assert expected.isnan().tolist() == [True, True] + 7 * [False]
+    torch.set_default_device("meta")
+    try:
+        for along in {maps._ALONG_AN_AXIS, False}:
+            monkeypatch.setattr(maps, "_ALONG_AN_AXIS", along)
+            torch.testing.assert_close(kendall_tau(a, b), expected, rtol=0, atol=1e-12, equal_nan=True)
+            assert kendall_tau(a[:0], b[:0]).device.type == "cpu"
+    finally:
+        torch.set_default_device(None)
 
 
 def test_top_k_against_sets():

@@ -38,7 +38,8 @@ def completeness_error(
         raise InputError(f"maps must be (N, ...) with scores (N,); got {tuple(maps.shape)} and {tuple(score.shape)}")
     if isinstance(baseline_score, Tensor) and baseline_score.shape not in ((), score.shape):
         raise InputError(f"baseline scores must be one number or (N,); got {tuple(baseline_score.shape)}")
-    gap = score.detach().double() - baseline_score
+    start = baseline_score.detach().double() if isinstance(baseline_score, Tensor) else baseline_score
+    gap = score.detach().double() - start
     flat = maps.detach().double().flatten(1)
     error = ((flat.sum(1) if positions == "sum" else flat.mean(1)) - gap).abs()
     return CompletenessError(error, error / gap.abs())

@@ -1,5 +1,6 @@
 """How alike two saliency maps are."""
 
+import inspect
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +12,7 @@ from pellucid.errors import InputError
 from pellucid.metrics.statistics import Interval, bootstrap_mean
 
 _BUDGET = 1 << 24  # pairs held at a time
+_ALONG_AN_AXIS = "axis" in inspect.signature(stats.kendalltau).parameters  # SciPy 1.17: half the time for 200 x 49
 
 
 def kendall_tau(a: Tensor, b: Tensor) -> Tensor:
@@ -21,7 +23,7 @@ def kendall_tau(a: Tensor, b: Tensor) -> Tensor:
 
     a, b (N, D), or (N, ...) which is flattened -> float64 (N,) in [-1, 1] on the same device, NaN where a map
     is constant (it ranks nothing) or contains NaN. Raises InputError where the shapes differ. On CPU through
-    SciPy along an axis, O(D log D) per image; on other devices over all pairs, in parts. Source: Kendall 1945; Boopathy
+    SciPy, O(D log D) per image; on other devices over all pairs, in parts. Source: Kendall 1945; Boopathy
     et al. 2020, section 5 (Table 3).
 
     >>> maps = torch.tensor([[1.0, 2.0, 3.0], [1.0, 2.0, 3.0]])
@@ -45,8 +47,11 @@ def compared(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
 def _tau_by_sorting(a: Tensor, b: Tensor) -> Tensor:
     if not len(a):
         return torch.zeros(0, dtype=torch.float64, device="cpu")
-    found = stats.kendalltau(a.double().numpy(), b.double().numpy(), axis=1, method="asymptotic").statistic
-    return torch.from_numpy(np.atleast_1d(found))
+    one, other = a.double().numpy(), b.double().numpy()
+    if _ALONG_AN_AXIS:
+        return torch.from_numpy(np.atleast_1d(stats.kendalltau(one, other, axis=1, method="asymptotic").statistic))
+    taus = [stats.kendalltau(u, v, method="asymptotic").statistic for u, v in zip(one, other)]
+    return torch.tensor(taus, dtype=torch.float64, device="cpu")
 
 
 def spearman(a: Tensor, b: Tensor) -> Tensor:
