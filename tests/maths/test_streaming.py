@@ -51,8 +51,21 @@ def test_where_memory_runs_out_the_chunk_is_halved_for_good(error, room):
 
     assert torch.equal(summed(cramped, 6, 8, 32, CPU), expected(6, 8))
     failed = [size for size in asked if size > room]
-    assert len(failed) <= 6, "what was too large is not tried again and again"
-    assert failed == sorted(failed, reverse=True)
+    assert failed == [size for size in (32, 16, 8, 4, 2) if size > room], "each size once: what failed is not retried"
+    assert sum(size for size in asked if size <= room) == 48, "every pair is evaluated once"
+
+
+def test_a_chunk_larger_than_the_work_is_halved_from_the_size_of_the_work():
+    asked = []
+
+    def cramped(rows: Tensor, steps: Tensor) -> Tensor:
+        asked.append(len(rows))
+        if len(rows) > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return values(rows, steps)
+
+    assert torch.equal(summed(cramped, 2, 3, 1000, CPU), expected(2, 3))
+    assert asked == [6, 3, 3]
 
 
 def test_other_errors_and_one_pair_alone_raise():
@@ -67,6 +80,28 @@ def test_other_errors_and_one_pair_alone_raise():
 
     with pytest.raises(torch.OutOfMemoryError, match="no room for one"):
         summed(full, 2, 2, 4, CPU)
+    with pytest.raises(torch.OutOfMemoryError, match="no room for one"):
+        summed(full, 1, 1, 4, CPU)
+
+
+def test_other_errors_are_not_tried_again():
+    for error in (RuntimeError("CUDA error: device-side assert triggered"), ValueError("not enough memory")):
+        asked = []
+
+        def broken(rows: Tensor, steps: Tensor, error: Exception = error, asked: list[int] = asked) -> Tensor:
+            asked.append(len(rows))
+            raise error
+
+        with pytest.raises(type(error), match=str(error)):
+            summed(broken, 3, 4, 8, CPU)
+        assert asked == [8]
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 5, 30])
+def test_sums_are_differentiable_across_chunks(chunk):
+    x = torch.arange(3.0, dtype=torch.float64, requires_grad=True)
+    out = summed(lambda rows, steps: steps * x[rows].square(), 3, 4, chunk, CPU)
+    assert torch.autograd.grad(out.sum(), x)[0].tolist() == [0.0, 12.0, 24.0]
 
 
 def test_no_images_give_no_sums():
