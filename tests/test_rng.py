@@ -94,6 +94,62 @@ def test_a_sample_keeps_its_numbers_in_any_batch_order_and_company(draw):
     assert not torch.equal(child, whole)
 
 
+def grid(rows: int, steps: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return every pair of a row and a step, rows first."""
+    return torch.arange(rows).repeat_interleave(steps), torch.arange(steps).repeat(rows)
+
+
+@pytest.mark.parametrize("draw", ["uniform", "normal", "integers"])
+def test_a_pairs_numbers_depend_on_its_position_and_step_alone(draw):
+    def numbers(stream: Stream, n: int) -> torch.Tensor:
+        like = wide(n, 2, 3)
+        return stream.integers(like, 10**9, step=4) if draw == "integers" else getattr(stream, draw)(like, step=4)
+
+    whole = numbers(Stream(3).pairs(*grid(6, 5)), 30)
+    shuffled = torch.randperm(30, generator=torch.Generator().manual_seed(1))[:11]
+    rows, steps = (part[shuffled] for part in grid(6, 5))
+    assert torch.equal(numbers(Stream(3).pairs(rows, steps), 11), whole[shuffled])  # any batch, any order
+    assert torch.equal(numbers(Stream(3).pairs(rows[:1], steps[:1]), 1), whole[shuffled[:1]])  # alone
+    taken = Stream(3).take(torch.tensor([4, 1]))
+    assert torch.equal(numbers(taken.pairs(*grid(2, 5)), 10), whole.unflatten(0, (6, 5))[[4, 1]].flatten(0, 1))
+    narrow = Stream(3, torch.tensor([4, 1], dtype=torch.int32))
+    assert torch.equal(numbers(narrow.pairs(*grid(2, 5)), 10), numbers(taken.pairs(*grid(2, 5)), 10))
+    child = numbers(Stream(3).pairs(*grid(6, 5)).child("noise"), 30)
+    assert torch.equal(numbers(taken.pairs(*grid(2, 5)).child("noise"), 10)[:5], child[20:25])
+    for other in (Stream(4), Stream(3).child("noise")):
+        assert not bool((numbers(other.pairs(*grid(6, 5)), 30) == whole).any())
+
+
+def test_pairs_do_not_collide_with_each_other_nor_with_single_samples():
+    positions = torch.cat([torch.arange(300), torch.tensor([59_999, 2**24, 2**24 + 1, 2**38, 2**39 - 1])])
+    steps = torch.cat([torch.arange(60), torch.tensor([2**16, 2**24 - 1])])
+    rows = torch.arange(len(positions)).repeat_interleave(len(steps))
+    stream = Stream(0, positions).pairs(rows, steps.repeat(len(positions)))
+    words = stream.words(wide(len(rows)), ()).tolist()
+    plain = Stream(0).words(wide(10_000), ()).tolist()
+    assert len(set(words)) == len(words)
+    assert not set(words) & set(plain)
+    assert len({*Stream(0).pairs(*grid(20, 50)).pairs(*grid(1000, 7)).words(wide(7000), ()).tolist()}) == 7000
+
+
+def test_pairs_of_neighbouring_rows_and_steps_are_uncorrelated():
+    numbers = (Stream(5).pairs(*grid(300, 300)).uniform(wide(90_000, 1)) - 0.5).view(300, 300)
+    pairs = {
+        "rows": (numbers[1:], numbers[:-1]),
+        "steps": (numbers[:, 1:], numbers[:, :-1]),
+        "diagonal": (numbers[1:, 1:], numbers[:-1, :-1]),
+        "antidiagonal": (numbers[1:, :-1], numbers[:-1, 1:]),
+    }
+    for where, (a, b) in pairs.items():
+        assert abs(float((a * b).mean() * 12)) < 4.5 / math.sqrt(a.numel()), where
+    assert stats.kstest(numbers.flatten().numpy() + 0.5, "uniform").pvalue > 1e-3
+
+
+def test_no_pair():
+    none = torch.zeros(0, dtype=torch.long)
+    assert Stream(0).pairs(none, none).normal(wide(0, 3)).shape == (0, 3)
+
+
 def test_the_first_elements_do_not_depend_on_how_many_there_are():
     assert torch.equal(Stream(1).uniform(wide(3, 50))[:, :7], Stream(1).uniform(wide(3, 7)))
     assert torch.equal(Stream(1).uniform(wide(3, 2, 4)).flatten(1), Stream(1).uniform(wide(3, 8)))
