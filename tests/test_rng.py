@@ -46,6 +46,25 @@ def test_words_are_the_hash_of_their_coordinates():
     assert [[w % WORD for w in row] for row in words.flatten(1).tolist()] == expected
 
 
+def test_drawing_changes_neither_words_nor_positions():
+    words, positions = torch.tensor([3, -7]), torch.tensor([5, 2])
+    mix(words)
+    stream, like = Stream(1, positions), wide(2, 3)
+    first = stream.normal(like)
+    stream.uniform(like), stream.integers(like, 4)
+    assert words.tolist() == [3, -7]
+    assert positions.tolist() == [5, 2]
+    assert torch.equal(stream.normal(like), first)
+
+
+def test_normal_is_box_and_muller_of_two_uniform_numbers():
+    stream, like = Stream(7, torch.arange(40)), wide(40, 3, 17)
+    radius, angle = (stream.child(name).uniform(like) for name in ("radius", "angle"))
+    expected = (-2 * torch.log1p(-radius)).sqrt() * torch.cos(2 * math.pi * angle)
+    assert torch.equal(stream.normal(like), expected)
+    assert torch.equal(stream.normal(like.float()), expected.float())
+
+
 # Numbers fixed for ever: results on disk were made with them.
 def test_golden_values():
     stream, like = Stream(7, torch.tensor([0, 1, 59999])), wide(3)

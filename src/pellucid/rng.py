@@ -24,15 +24,29 @@ def _signed(word: int) -> int:
     return word - _WORD if word >= _WORD // 2 else word
 
 
-def _shift_right(x: Tensor, bits: int) -> Tensor:
-    return (x >> bits) & ((1 << (64 - bits)) - 1)  # logical, not arithmetic, shift of a signed word
+def _below(bits: int) -> int:
+    """Return the mask that makes a shift of a signed word by so many bits a logical one."""
+    return (1 << (64 - bits)) - 1
+
+
+def _shift_right_(x: Tensor, bits: int) -> Tensor:
+    return x.bitwise_right_shift_(bits).bitwise_and_(_below(bits))
 
 
 def mix(x: Tensor) -> Tensor:
     """Scramble int64 words (the finaliser of SplitMix64; Steele, Lea & Flood 2014)."""
-    x = (x ^ _shift_right(x, _SHIFT[0])) * _signed(_MULTIPLY[0])
-    x = (x ^ _shift_right(x, _SHIFT[1])) * _signed(_MULTIPLY[1])
-    return x ^ _shift_right(x, _SHIFT[2])
+    return _mix_(x.clone())
+
+
+def _mix_(x: Tensor) -> Tensor:
+    """Scramble int64 words in place: new memory for every operation would take longer than the arithmetic."""
+    shifted = torch.empty_like(x)
+    for bits, factor in zip(_SHIFT, (*_MULTIPLY, 1)):
+        torch.bitwise_right_shift(x, bits, out=shifted)
+        x ^= shifted.bitwise_and_(_below(bits))
+        if factor != 1:
+            x *= _signed(factor)
+    return x
 
 
 def mix_number(word: int) -> int:
@@ -86,7 +100,7 @@ class Stream:
         key = mix(positions * _signed(_GOLDEN) + _signed(mix_number(self.seed)))
         key = mix(key ^ _signed(mix_number(step + 1)))
         element = torch.arange(math.prod(shape), device=device, dtype=torch.int64) * _signed(_GOLDEN)
-        return mix(key[:, None] + element[None, :]).view(n, *shape)
+        return _mix_(key[:, None] + element[None, :]).view(n, *shape)
 
     def uniform(self, like: Tensor, shape: tuple[int, ...] | None = None, step: int = 0) -> Tensor:
         """Return numbers in [0, 1), shape (N, *shape) or that of `like`, in its dtype and on its device."""
@@ -94,7 +108,7 @@ class Stream:
         dtype = like.dtype if like.is_floating_point() else torch.float32
         bits = _SIGNIFICAND.get(dtype, 24)
         wide = torch.float64 if dtype == torch.float64 else torch.float32
-        return (_shift_right(words, 64 - bits).to(wide) * 2.0**-bits).to(dtype)
+        return _shift_right_(words, 64 - bits).to(wide).mul_(2.0**-bits).to(dtype)
 
     def normal(self, like: Tensor, shape: tuple[int, ...] | None = None, step: int = 0) -> Tensor:
         """Return standard normal numbers (Box & Muller 1958), shape (N, *shape) or that of `like`."""
@@ -103,11 +117,12 @@ class Stream:
         first = self.child("radius").uniform(wide, shape, step)
         second = self.child("angle").uniform(wide, shape, step)
         dtype = like.dtype if like.is_floating_point() else torch.float32
-        return ((-2 * torch.log1p(-first)).sqrt() * torch.cos(2 * math.pi * second)).to(dtype)
+        radius, angle = first.neg_().log1p_().mul_(-2).sqrt_(), second.mul_(2 * math.pi)
+        return radius.mul_(angle.cos_()).to(dtype)
 
     def integers(self, like: Tensor, high: int, step: int = 0) -> Tensor:
         """Return one integer in [0, high) per sample, int64 (N,)."""
-        return _shift_right(self.words(like, (), step), 1) % high
+        return _shift_right_(self.words(like, (), step), 1) % high
 
 
 def permutation(n: int, seed: int) -> Tensor:
