@@ -76,6 +76,21 @@ def test_directions_are_orthonormal_and_belong_to_their_image():
     torch.testing.assert_close(orthonormal(like[:2], 3, Stream(7).take(rows)), found[rows])
 
 
+def test_directions_prefer_no_side():
+    for count in (1, 3):
+        found = orthonormal(torch.zeros(4000, 3, dtype=torch.float64), count, Stream(5))
+        assert float(found.mean(0).abs().max()) < 0.05  # of mean 0 and variance 1/3: 5 standard errors
+        torch.testing.assert_close(found.square().mean(0), torch.full_like(found[0], 1 / 3), rtol=0, atol=0.03)
+
+
+def test_estimates_do_not_depend_on_the_batch(network, images):
+    found = [
+        jacobian_frobenius_norm(network, images, projections=1, rng=Stream(3), batch_size=size) for size in (1, 4, 100)
+    ]
+    torch.testing.assert_close(found[0], found[2])
+    torch.testing.assert_close(found[1], found[2])
+
+
 def test_the_norm_can_be_trained_on(images):
     network = filled(nn.Sequential(nn.Flatten(), nn.Linear(12, 6), nn.Softplus(), nn.Linear(6, 4)))
     weight = network[1].weight

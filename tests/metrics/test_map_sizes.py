@@ -120,6 +120,7 @@ def test_histogram_counts_everything_once():
     assert found.edges.tolist() == pytest.approx([-50, -40, -30, -20, -10, 0])
     assert found.counts.tolist() == [2, 0, 0, 0, 3]
     assert (found.below, found.above) == (1, 0)
+    assert log_probability_histogram(found.edges, bins=5).counts.tolist() == [1, 1, 1, 1, 2], "edges open their bin"
     assert int(log_probability_histogram(values, low=-800.0).counts.sum()) == 6
     for wrong in ({"bins": 0}, {"low": 0.0}, {"low": float("-inf")}, {"high": float("nan")}):
         with pytest.raises(InputError, match="at least one bin"):
