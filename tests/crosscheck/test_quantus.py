@@ -106,5 +106,5 @@ def test_sparsity(quantus, network, generator):
     x, y = torch.rand(5, 2, 6, 7, generator=generator), torch.zeros(5, dtype=torch.int64)
     maps = torch.randn(5, 1, 6, 7, generator=generator).abs()
     torch.testing.assert_close(
-        sparsity(maps), judged(quantus.Sparseness(**PLAIN), network, x, y, maps), rtol=0, atol=1e-4
+        sparsity(maps), judged(quantus.Sparseness(**PLAIN), network, x, y, maps), rtol=0, atol=1e-6
     )
