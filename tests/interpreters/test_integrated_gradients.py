@@ -66,6 +66,26 @@ def test_midpoints_are_exact_where_the_gradient_is_linear_and_the_right_sum_is_o
     torch.testing.assert_close(right, exact * (1 + 1 / m))  # (1/m) sum i/m = (m + 1) / 2m
 
 
+@pytest.mark.parametrize("score", ["logit", "log_probability", "cross_entropy", "certainty"])
+def test_the_sum_of_the_printed_equation_point_by_point(images, score):
+    """Boopathy et al. 2020, equation 2, in a loop, on a network that is neither linear nor quadratic."""
+    network = adapt(nn.Sequential(nn.Flatten(), nn.Linear(12, 6), nn.Tanh(), nn.Linear(6, 3)).double())
+    with torch.no_grad():
+        for p in network.parameters():
+            p.copy_(torch.sin(torch.arange(p.numel()) * 1.3).view_as(p))
+    start, m = Stream(8).uniform(images), 5
+    for rule, shift in (("midpoint", 0.5), ("right", 0.0)):
+        total = torch.zeros_like(images)
+        for i in range(1, m + 1):
+            total += Gradient(score=score)(network, start + (i - shift) / m * (images - start), Y)
+        method = IntegratedGradients(rule=rule, steps=m, score=score)
+        found = method.from_baseline(network, images, Y, start)
+        torch.testing.assert_close(found, (images - start) * total / m, rtol=0, atol=1e-12)
+        both = method.from_baseline(network, images, torch.stack([(Y + 1) % 3, Y], 1), start)
+        assert both.shape == (4, 2, 1, 4, 3)
+        torch.testing.assert_close(both[:, 1], found)
+
+
 def test_given_baselines_one_for_all_or_one_each(images):
     network = adapt(Quadratic())
     start = Stream(5).uniform(images)
@@ -91,6 +111,67 @@ def test_expected_baselines_are_drawn_from_those_given(linear, images):
     assert bool(((found - weight * (images - drawn_from.mean(0))).abs() < 5 * spread + 1e-12).all())
     uniform = method(network, images, Y, rng=Stream(1))
     assert bool(((uniform - weight * (images - 0.5)).abs() < 5 * weight.abs() * 12**-0.5 / 400**0.5).all())
+
+
+def test_the_error_is_what_the_maps_lack(images):
+    method, network = IntegratedGradients(baseline="expected", rule="right", steps=7), adapt(Quadratic())
+    for target in (Y, torch.stack([Y, (Y + 1) % 3], 1)):
+        found = method.attribution(network, images, target, rng=Stream(1))
+        assert torch.equal(found.maps, method(network, images, target, rng=Stream(1)))
+        assert found.gap.shape == target.shape
+        direct = (found.maps.flatten(target.ndim).sum(target.ndim) - found.gap).abs()
+        torch.testing.assert_close(found.completeness_error, direct)
+        assert float(direct.min()) > 1e-3
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_of_a_linear_score_expected_baselines_are_complete_too(linear, images, given):
+    """Only if the baselines whose scores are subtracted are the very ones that the paths began at."""
+    method = IntegratedGradients(baseline="expected", steps=7)
+    pool = Stream(6).uniform(images[:3]) if given else None
+    found = method.attribution(linear(classes=3), images, Y, baseline=pool, rng=Stream(1))
+    assert float(found.gap.abs().min()) > 1e-3
+    assert float(found.completeness_error.max()) < 1e-12
+
+
+def test_no_image_more_at_a_time_than_the_chunk_says(images):
+    asked = []
+
+    class Watched(Quadratic):
+        def forward(self, x: Tensor) -> Tensor:
+            asked.append(len(x))
+            return super().forward(x)
+
+    for baseline in ("black", "blurred", "expected"):
+        IntegratedGradients(baseline=baseline, steps=3, chunk=2).attribution(Watched(), images, Y)
+    assert max(asked) == 2
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_does_not_overflow(linear, images, dtype):
+    """Two hundred gradients of 700 add up to more than float16 holds."""
+    network = linear(classes=3).to(dtype)
+    with torch.no_grad():
+        network.weight.fill_(700.0)
+    found = IntegratedGradients(steps=200).attribution(network, images.to(dtype), Y)
+    assert found.maps.dtype == dtype
+    torch.testing.assert_close(found.maps.double(), 700 * images, rtol=0.02, atol=1)
+    assert bool((found.completeness_error < 0.02 * found.gap.abs()).all())
+
+
+def test_what_does_not_fit_is_refused(images):
+    network, expected = adapt(Quadratic()), IntegratedGradients(baseline="expected")
+    with pytest.raises(InputError, match="none was given"):
+        expected.from_baseline(network, images, Y, images[:0])
+    with pytest.raises(InputError, match=r"one image \(1, 4, 3\), or one for each of the 4; got \(3, 1, 4, 3\)"):
+        IntegratedGradients().attribution(network, images, Y, baseline=images[:3])
+    for call in (IntegratedGradients(), IntegratedGradients().attribution):
+        with pytest.raises(InputError, match=r"targets must be 0\.\.2; found 3"):
+            call(network, images, torch.full((4,), 3))
+        with pytest.raises(InputError, match="images must lie"):
+            call(network, images + 1, Y)
+    empty = IntegratedGradients().attribution(network, images[:0], Y[:0], baseline=images[0])
+    assert [len(part) for part in empty] == [0, 0, 0]
 
 
 def test_maps_add_up_within_a_hundredth_on_a_trained_network(trained):

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pellucid.interpreters import Gradient, GradientTimesInput, IntegratedGradients, SmoothGrad
+from pellucid.errors import InputError
+from pellucid.interpreters import AttackDifference, Gradient, GradientTimesInput, IntegratedGradients, SmoothGrad
 from pellucid.models import adapt
 from pellucid.rng import Stream
 
@@ -28,12 +29,8 @@ def test_noise_is_gaussian_and_a_share_of_each_images_own_range(images):
     network, count = adapt(Quadratic()), 3000
     spread = images.amax((1, 2, 3)) - images.amin((1, 2, 3))
     for level in (0.1, 0.3):
-        points = torch.stack(
-            [
-                SmoothGrad(samples=1, noise_level=level)(network, images, Y, rng=Stream(seed)) / 2
-                for seed in range(count)
-            ]
-        )
+        method, copies = SmoothGrad(samples=1, noise_level=level), images.repeat(count, 1, 1, 1)
+        points = method(network, copies, Y.repeat(count), rng=Stream(1)).unflatten(0, (count, 4)) / 2
         noise = points - images
         assert float((noise.mean(0) / (level * spread.view(4, 1, 1, 1) + 1e-9)).abs().max()) < 5 / count**0.5
         found = noise.flatten(2).std((0, 2))
@@ -76,6 +73,57 @@ def test_neither_chunk_nor_batch_nor_order_matter(linear, images, inner, chunk):
     rows = torch.tensor([2, 0])
     some = SmoothGrad(inner=inner, samples=9)(network, images[rows], Y[rows], rng=Stream(2, rows))
     torch.testing.assert_close(some, whole[rows])
+
+
+def test_noise_is_not_clipped_and_each_class_sees_the_same(images):
+    """Of points beside black and white half lie outside [0, 1]; a map per class is that of the class alone."""
+    network = adapt(Quadratic())
+    points = torch.stack(
+        [SmoothGrad(samples=1, noise_level=0.5)(network, images.round(), Y, rng=Stream(s)) / 2 for s in range(50)]
+    )
+    assert float((points[:, 0] < 0).double().mean() + (points[:, 0] > 1).double().mean()) == pytest.approx(0.5, abs=0.1)
+    method, both = SmoothGrad(inner=GradientTimesInput(), samples=4), torch.stack([Y, (Y + 1) % 3], 1)
+    maps = method(network, images, both, rng=Stream(1))
+    assert maps.shape == (4, 2, 1, 4, 3)
+    for column in (0, 1):
+        torch.testing.assert_close(maps[:, column], method(network, images, both[:, column], rng=Stream(1)))
+
+
+def test_the_noise_of_nested_methods_is_independent(images):
+    """Inner points are the outer ones with noise of their own, by a tenth of the noisy image's wider range."""
+    many, target = images[:1].expand(6000, -1, -1, -1), Y[:1].expand(6000)
+    outer, nested = SmoothGrad(samples=1), SmoothGrad(inner=SmoothGrad(samples=1), samples=1)
+    points, moved = (method(adapt(Quadratic()), many, target, rng=Stream(1)) / 2 for method in (outer, nested))
+    first, second = points - many, moved - points
+    spread = 0.1 * (points.amax((1, 2, 3)) - points.amin((1, 2, 3)))
+    scaled = second / spread.view(-1, 1, 1, 1)
+    assert float(scaled.std()) == pytest.approx(1, abs=0.02)
+    assert abs(float((first * scaled).mean() / first.std())) < 4.5 / first.numel() ** 0.5
+
+
+def test_gradients_flow_through_the_points_and_not_through_the_scale_of_the_noise(images):
+    """Maps of the quadratic score are 2 (x + sigma g): their derivative is 2, with sigma a constant."""
+    leaf = images.clone().requires_grad_(True)
+    maps = SmoothGrad(samples=3, noise_level=0.5)(adapt(Quadratic()), leaf, Y, create_graph=True)
+    torch.testing.assert_close(torch.autograd.grad(maps.sum(), leaf)[0], torch.full_like(leaf, 2.0))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("method", [SmoothGrad(), SmoothGrad(inner=IntegratedGradients(steps=3), samples=150)])
+def test_half_precision_does_not_overflow(linear, images, dtype, method):
+    """A hundred gradients of 700 add up to more than float16 holds."""
+    network = linear(classes=3).to(dtype)
+    with torch.no_grad():
+        network.weight.fill_(700.0)
+    maps = method(network, images.to(dtype), Y)
+    expected = 700 * (images if isinstance(method.inner, IntegratedGradients) else torch.ones_like(images))
+    assert maps.dtype == dtype
+    torch.testing.assert_close(maps.double(), expected, rtol=0.02, atol=5 * 70 / 150**0.5)
+
+
+def test_points_outside_the_box_are_refused_by_inner_methods_that_need_images(linear, images):
+    with pytest.raises(InputError, match=r"images must lie in \[0, 1\]"):
+        SmoothGrad(inner=AttackDifference(), samples=2)(linear(classes=3), images, Y)
 
 
 def test_each_sample_has_noise_of_its_own(images):

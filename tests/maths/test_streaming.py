@@ -104,6 +104,14 @@ def test_sums_are_differentiable_across_chunks(chunk):
     assert torch.autograd.grad(out.sum(), x)[0].tolist() == [0.0, 12.0, 24.0]
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("chunk", [1, 7, 1000])
+def test_half_precision_is_summed_in_single(dtype, chunk):
+    out = summed(lambda rows, steps: torch.full((len(rows),), 1000.0, dtype=dtype), 2, 300, chunk, CPU)
+    assert out.tolist() == [300_000.0, 300_000.0]  # above float16's 65,504, and not of bfloat16's 8 bits
+    assert out.dtype == torch.float32
+
+
 def test_no_images_give_no_sums():
     assert summed(values, 0, 3, 4, CPU).shape == (0, 2)
 

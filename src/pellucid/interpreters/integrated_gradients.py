@@ -28,7 +28,8 @@ _BLUR = 0.1  # sigma of the blurred baseline, as a share of the shorter side
 class Attribution(NamedTuple):
     """Maps, and how far their sums are from the difference of scores that they should add up to.
 
-    completeness_error (N,) or (N, M): |sum_i I_i - (s(x) - s(a))|, in units of the score; gap: s(x) - s(a).
+    completeness_error (N,) or (N, M): |sum_i I_i - (s(x) - s(a))|, in units of the score; gap: s(x) - s(a). Both are
+    in single precision at least.
     """
 
     maps: Tensor
@@ -104,14 +105,15 @@ class IntegratedGradients(Doors):
         given, rng = None if baseline is None else self._given(baseline, x), rng or Stream()
         with reading(model, False):
             maps = self._integrated(model, x, target, given, rng, False)
-            draws = self.steps if self.baseline == "expected" else 1
+            draws, chunk = self.steps if self.baseline == "expected" else 1, chunk_for(x, self.chunk)
 
             def scores(rows: Tensor, steps: Tensor) -> Tensor:
                 return self._scores(model, self._start(x, given, rng, rows, steps), target[rows])
 
-            start = summed(scores, len(x), draws, chunk_for(x, self.chunk), x.device) / draws
-            gap = summed(lambda rows, _: self._scores(model, x[rows], target[rows]), len(x), 1, 256, x.device) - start
-        return Attribution(maps, (maps.flatten(target.ndim).sum(target.ndim) - gap).abs(), gap)
+            start = summed(scores, len(x), draws, chunk, x.device) / draws
+            gap = summed(lambda rows, _: self._scores(model, x[rows], target[rows]), len(x), 1, chunk, x.device) - start
+        total = maps.flatten(target.ndim).sum(target.ndim, dtype=gap.dtype)
+        return Attribution(maps, (total - gap).abs(), gap)
 
     def maps(
         self,
@@ -129,17 +131,19 @@ class IntegratedGradients(Doors):
         self, model: nn.Module, x: Tensor, target: Tensor, given: Tensor | None, rng: Stream, create_graph: bool
     ) -> Tensor:
         slope, shift = Gradient(score=self.score), 0.5 if self.rule == "midpoint" else 1.0
+        wide = torch.promote_types(x.dtype, torch.float32)  # integers divide into the default dtype, float32
         x = x if create_graph else x.detach()
 
         def evaluate(rows: Tensor, steps: Tensor) -> Tensor:
             start = self._start(x, given, rng, rows, steps)
             way = x[rows] - start
-            share = ((steps + shift) / self.steps).to(x.dtype).view(-1, *[1] * (x.ndim - 1))
+            share = ((steps.to(wide) + shift) / self.steps).to(x.dtype).view(-1, *[1] * (x.ndim - 1))
             slopes = slope.maps(model, start + share * way, target[rows], create_graph=create_graph)
             return slopes * (way if target.ndim == 1 else way[:, None])
 
         with self._activations(), recording(create_graph):
-            return summed(evaluate, len(x), self.steps, chunk_for(x, self.chunk), x.device) / self.steps
+            total = summed(evaluate, len(x), self.steps, chunk_for(x, self.chunk), x.device)
+            return (total / self.steps).to(x.dtype)
 
     def _start(self, x: Tensor, given: Tensor | None, rng: Stream, rows: Tensor, steps: Tensor) -> Tensor:
         """Return the baselines of some images at some steps."""
@@ -171,6 +175,8 @@ class IntegratedGradients(Doors):
         given = check_images(given).to(x)
         fits = len(given) > 0 if self.baseline == "expected" else len(given) in (1, len(x))
         if given.shape[1:] != x.shape[1:] or not fits:
+            if self.baseline == "expected" and not len(given):
+                raise InputError("expected baselines are drawn from those given, and none was given")
             raise InputError(
                 f"a baseline must be one image {tuple(x.shape[1:])}, or one for each of the {len(x)}; got "
                 f"{tuple(baseline.shape)}"

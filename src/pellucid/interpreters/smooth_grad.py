@@ -70,4 +70,5 @@ class SmoothGrad(Doors):
             return self.inner.maps(model, points, target[rows], rng=stream.child("inner"), create_graph=create_graph)
 
         with recording(create_graph):
-            return summed(evaluate, len(x), self.samples, chunk_for(x, self.chunk), x.device) / self.samples
+            total = summed(evaluate, len(x), self.samples, chunk_for(x, self.chunk), x.device)
+            return (total / self.samples).to(x.dtype)

@@ -31,7 +31,7 @@ def summed(evaluate: Evaluate, images: int, steps: int, chunk: int, device: torc
     """Return sum_s evaluate(n, s) for every image n, (N, ...), with at most `chunk` pairs evaluated at a time.
 
     Where memory runs out the chunk is halved, for good, and the piece tried again; one pair alone raises. The
-    result depends on the chunk by rounding only.
+    result depends on the chunk by rounding only. Half precision is summed, and returned, in single.
 
     >>> summed(lambda rows, steps: (10 * rows + steps).float(), 2, 3, 4, torch.device("cpu"))
     tensor([ 3., 33.])
@@ -52,7 +52,8 @@ def _summed(evaluate: Evaluate, rows: Tensor, steps: Tensor, limit: _Limit) -> T
         return total
     try:
         values = evaluate(rows.repeat_interleave(len(steps)), steps.repeat(len(rows)))
-        return values.view(len(rows), len(steps), *values.shape[1:]).sum(1)
+        wide = torch.float32 if values.dtype in (torch.float16, torch.bfloat16) else None
+        return values.view(len(rows), len(steps), *values.shape[1:]).sum(1, dtype=wide)
     except RuntimeError as error:
         if not ran_out_of_memory(error) or limit.images == 1:
             raise
