@@ -71,15 +71,16 @@ class _Guided(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, guide: Guide) -> Tensor:
-        ctx.save_for_backward(x)
+        out = x.clamp(min=0)
+        ctx.save_for_backward(out)  # positive where x is, and kept by the next layer anyway
         ctx.guide = guide
-        return x.clamp(min=0)
+        return out
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:
-        (x,) = ctx.saved_tensors
+        (out,) = ctx.saved_tensors
         passed = upstream.clamp(min=0) if ctx.guide.active else upstream
-        return passed * (x > 0).to(upstream), None
+        return torch.ops.aten.threshold_backward(passed, out, 0), None
 
 
 class _PassThrough(torch.autograd.Function):
