@@ -1,9 +1,12 @@
 """Guided backpropagation and what is made of it; gradient times input; an attack's difference."""
 
+import warnings
+
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from pellucid.attacks import PGD, IteratedTGSM
 from pellucid.errors import InputError
@@ -16,6 +19,7 @@ from pellucid.interpreters import (
     GuidedGradCAM,
 )
 from pellucid.interpreters.heatmap import resize
+from pellucid.maths import counted
 from pellucid.models import adapt
 from pellucid.models.classifier import Classifier
 from pellucid.rng import Stream, derive
@@ -71,6 +75,56 @@ def test_networks_without_relu_are_refused(images):
     for method in (GuidedBackprop(), GuidedGradCAM()):
         with pytest.raises(InputError, match="ReLUs; none ran"):
             method(smooth, images, Y)
+
+
+def test_scripted_networks_and_clamps_are_refused_since_their_relus_are_not_seen(images):
+    class Clamps(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.last = nn.Linear(48, 3).double()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.last((x.flatten(1) - 0.5).clamp(min=0))
+
+    plain = nn.Sequential(nn.Flatten(), nn.Linear(48, 5), nn.ReLU(), nn.Linear(5, 3)).double()
+    assert GuidedBackprop()(plain, images, Y).shape == images.shape
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # scripting is on its way out
+        scripted = torch.jit.script(plain)
+    for network in (Clamps(), scripted):
+        with pytest.raises(InputError, match="ReLUs; none ran"):
+            GuidedBackprop()(network, images, Y)
+
+
+def test_the_rule_is_gone_after_the_map_also_after_a_refusal(images):
+    network = Twin(True)
+    before = Gradient()(network, images, Y)
+    GuidedBackprop()(network, images, Y)
+    with pytest.raises(InputError, match="targets"):
+        GuidedBackprop()(network, images, Y + 3)
+    assert torch.equal(Gradient()(network, images, Y), before)
+
+
+def test_several_targets_cost_one_forward(images):
+    network, both = Twin(False), torch.stack([Y, (Y + 1) % 3], 1)
+    with counted() as passes:
+        maps = GuidedBackprop()(network, images, both)
+    assert (passes.forward, passes.backward) == (4, 8)
+    for column in (0, 1):
+        torch.testing.assert_close(maps[:, column], GuidedBackprop()(network, images, both[:, column]))
+
+
+def test_the_rule_holds_while_a_network_computes_its_activations_again(images):
+    """Checkpointed networks run their ReLUs a second time, in the backward pass."""
+
+    class Frugal(Twin):
+        def features(self, x: Tensor) -> Tensor:
+            return checkpoint(super().features, x, use_reentrant=False)
+
+    frugal, plain = Frugal(True), Twin(True)
+    both = torch.stack([Y, (Y + 1) % 3], 1)
+    torch.testing.assert_close(GuidedBackprop()(frugal, images, Y), GuidedBackprop()(plain, images, Y))
+    torch.testing.assert_close(GuidedBackprop()(frugal, images, both), GuidedBackprop()(plain, images, both))
 
 
 def test_guided_grad_cam_is_the_product(images):
