@@ -52,7 +52,8 @@ class OneForward(Classifier):
         """Return the logits, remembered if the same tensor came before."""
         known, recorded = self._logits, torch.is_grad_enabled()
         if known is None or known[0] is not x or known[1] != recorded:
-            logits = self.classify(self.feature_map(x)) if self.splits else self.inner(x)
+            own = self.feature_map(x).clone() if self.splits else None  # a copy, since classify may work in place
+            logits = self.inner(x) if own is None else self.classify(own)
             known = self._logits = (x, recorded, logits)
         return known[2]
 

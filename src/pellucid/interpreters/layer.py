@@ -7,10 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from pellucid.errors import InputError
-from pellucid.guard import check_logits
+from pellucid.guard import check_logits, frozen
 from pellucid.interpreters.layout import Kind, Layout, find_layout, unknown_layout
 from pellucid.models.classifier import Classifier
-from pellucid.models.layers import layer_of, outputs_of, run_with_leaf
+from pellucid.models.layers import layer_of, outputs_of, run_with_leaf, run_with_leaves
+from pellucid.rng import Stream
 
 log = logging.getLogger("pellucid.interpreters")
 
@@ -56,12 +57,12 @@ def read(model: nn.Module, x: Tensor, layer: str | None, kind: Kind | None, crea
         with torch.set_grad_enabled(create_graph):
             leaf = model.feature_map(x)  # type: ignore[operator]
         leaf = leaf if leaf.requires_grad else leaf.detach().requires_grad_(True)
-        logits = model.classify(leaf)  # type: ignore[operator]
+        logits = model.classify(leaf.clone())  # type: ignore[operator]  # a copy, since it may work in place
         kind = kind or "channels_first"
     layout = find_layout(tuple(leaf.shape), _size(x), kind)
-    if layout is None:
-        better = [other for other, shape in _shapes(model, x).items() if _spreads(find_layout(shape, _size(x), None))]
-        raise unknown_layout(name or "of the last feature map", tuple(leaf.shape), _size(x), better[-3:])
+    if layout is None or len(leaf) != len(x):
+        others = list(_candidates(model, _probe(x), None))[-3:]
+        raise unknown_layout(name or "", tuple(leaf.shape), tuple(x.shape), others)
     site = Site(name or "", layout, chosen)
     if chosen or layout.kind != "channels_first":
         log.info("maps are read at %s", site)
@@ -70,15 +71,21 @@ def read(model: nn.Module, x: Tensor, layer: str | None, kind: Kind | None, crea
 
 def _choose(model: nn.Module, x: Tensor, kind: Kind | None) -> str:
     """Return the name of the last layer that is a map over the image and through which all scores pass."""
-    probe = x[:1] if len(x) else torch.zeros_like(x.new_empty(1, *x.shape[1:]))
-    for name, shape in reversed(_shapes(model, probe).items()):
-        layout = find_layout(shape, _size(x), kind)
-        if layout is not None and _spreads(layout) and _decides(model, name, probe, layout):
-            return name
+    probe = _probe(x)
+    with frozen(_itself(model)):  # a network in training learns nothing from the image that is tried
+        for name, layout in reversed(_candidates(model, probe, kind).items()):
+            if _decides(model, name, probe, layout):
+                return name
     raise InputError(
         f"no layer of this network ({type(_named(model)).__name__}) is a map over the image through which its scores "
         "pass; name one by layer=, and how it lies by layout="
     )
+
+
+def _probe(x: Tensor) -> Tensor:
+    """Return one image of noise, of the shape of x: what is chosen hangs on the network, not on the images."""
+    noise = Stream().uniform(torch.empty(1, 0, device=x.device), tuple(x.shape[1:]))
+    return noise.to(x.dtype)
 
 
 def _decides(model: nn.Module, name: str, x: Tensor, layout: Layout) -> bool:
@@ -87,27 +94,32 @@ def _decides(model: nn.Module, name: str, x: Tensor, layout: Layout) -> bool:
     Patches behind the last look of a class token have no part in the scores; branches have no whole part.
     """
     x = x.detach().requires_grad_(True)
-    leaf, logits = run_with_leaf(_itself(model), layer_of(_named(model), name), x, keep_graph=False)
+    (*earlier, leaf), logits = run_with_leaves(_itself(model), layer_of(_named(model), name), x, keep_graph=False)
     if not logits.requires_grad:
         return False
     weights = torch.arange(1, logits.shape[1] + 1, device=logits.device, dtype=logits.dtype)
-    slopes: tuple[Tensor | None, ...] = torch.autograd.grad((logits * weights).sum(), (leaf, x), allow_unused=True)
-    through, beside = slopes
-    return beside is None and through is not None and bool((layout.as_map(through) != 0).any())
+    ways = (leaf, x, *earlier)  # what a layer gave before its last run is another way to the scores
+    slopes: tuple[Tensor | None, ...] = torch.autograd.grad((logits * weights).sum(), ways, allow_unused=True)
+    through, *beside = slopes
+    if through is None or any(slope is not None for slope in beside):
+        return False
+    return bool((layout.as_map(through) != 0).any())
 
 
-def _shapes(model: nn.Module, x: Tensor) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of what the layers give, by name, in the order in which they end."""
-    with torch.no_grad():
-        return dict(outputs_of(_itself(model), _named(model), x))
+def _candidates(model: nn.Module, x: Tensor, kind: Kind | None) -> dict[str, Layout]:
+    """Return how the layers lie that are maps over the images, by name, in the order in which they end."""
+    found: dict[str, Layout] = {}
+    with torch.no_grad(), frozen(_itself(model)):
+        for name, shape in outputs_of(_itself(model), _named(model), x):
+            found.pop(name, None)  # a layer that runs again ends again
+            layout = find_layout(shape, _size(x), kind) if shape[0] == len(x) else None
+            if layout is not None and layout.height * layout.width > 1:
+                found[name] = layout
+    return found
 
 
 def _size(x: Tensor) -> tuple[int, int]:
     return x.shape[2], x.shape[3]
-
-
-def _spreads(layout: Layout | None) -> bool:
-    return layout is not None and layout.height * layout.width > 1
 
 
 def _splits(model: nn.Module) -> bool:

@@ -40,7 +40,8 @@ def find_layout(shape: tuple[int, ...], size: tuple[int, int], kind: Kind | None
     """Return the layout of an output (N, ...) of images of `size`, None where none fits.
 
     A grid fits if its sides are to each other as those of the image, to one cell; of several numbers of tokens before
-    a grid, the one whose grid fits best. Where channels could be first or last, they are first. kind, where given, is the only one tried, and its grid need not fit the image.
+    a grid, the one whose grid fits best. Where channels could be first or last, they are first. kind, where given, is
+    the only one tried, and a grid of channels need not fit the image.
 
     >>> str(find_layout((2, 197, 768), (224, 224)))
     'tokens, 1 before a grid of 14x14'
@@ -79,10 +80,11 @@ def _grid(tokens: int, size: tuple[int, int]) -> tuple[int, int]:
     return (h, tokens // h) if tokens % h == 0 else (0, 0)
 
 
-def unknown_layout(name: str, shape: tuple[int, ...], size: tuple[int, int], others: list[str]) -> InputError:
-    """Return the refusal of a layer whose layout cannot be told, with layers that would do."""
+def unknown_layout(name: str, shape: tuple[int, ...], images: tuple[int, ...], others: list[str]) -> InputError:
+    """Return the refusal of a layer (name "": the network's own map) whose layout cannot be told, with some that do."""
+    what = f"layer {name!r} gives" if name else "the network's last feature map is"
     better = f"; layers that would do: {', '.join(others)}" if others else ""
     return InputError(
-        f"layer {name!r} gives {shape} for images of {size[0]}x{size[1]}: that is no map over the image "
+        f"{what} {shape} for {images[0]} images of {images[2]}x{images[3]}: that is no map over the image "
         f"(N, D, h, w), (N, h, w, D) or (N, tokens, D){better}; or name the layout"
     )

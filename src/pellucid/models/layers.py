@@ -34,6 +34,12 @@ def run_with_leaf(network: nn.Module, layer: nn.Module, x: Tensor, keep_graph: b
     and there is one. A layer that runs several times is taken at its last. Raises InputError for layers that give
     no tensor, or are not reached.
     """
+    leaves, output = run_with_leaves(network, layer, x, keep_graph)
+    return leaves[-1], output
+
+
+def run_with_leaves(network: nn.Module, layer: nn.Module, x: Tensor, keep_graph: bool) -> tuple[list[Tensor], Any]:
+    """Return the same with what the layer gave each time it ran."""
     caught: list[Tensor] = []
 
     def catch(_module: nn.Module, _inputs: Any, output: Any) -> Any:
@@ -51,7 +57,7 @@ def run_with_leaf(network: nn.Module, layer: nn.Module, x: Tensor, keep_graph: b
         handle.remove()
     if not caught:
         raise InputError(f"the layer ({type(layer).__name__}) gave no tensor when the network ran")
-    return caught[-1], output
+    return caught, output
 
 
 def _replaced(output: Any, tensor: Tensor) -> Any:
