@@ -8,8 +8,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from pellucid.attacks import PGD, IteratedTGSM
+from pellucid.attacks import AAI, PGD, IteratedTGSM
+from pellucid.attacks.sharing import sharing
 from pellucid.errors import InputError
+from pellucid.guard import frozen
 from pellucid.interpreters import (
     AttackDifference,
     GradCAM,
@@ -103,6 +105,22 @@ def test_the_rule_is_gone_after_the_map_also_after_a_refusal(images):
     with pytest.raises(InputError, match="targets"):
         GuidedBackprop()(network, images, Y + 3)
     assert torch.equal(Gradient()(network, images, Y), before)
+
+
+def test_where_a_forward_pass_is_shared_the_map_is_still_guided(images):
+    """The logits, asked for first, were computed without the rule: attacks on maps that keep the label do so."""
+    network, leaf = Twin(True), images.clone().requires_grad_(True)
+    for method in (GuidedBackprop(), GuidedGradCAM()):
+        expected = method(network, images, Y)
+        with frozen(network):
+            shared = sharing(network)
+            shared(leaf)
+            found = method.maps(shared, leaf, Y, create_graph=True)
+            slope = torch.autograd.grad(shared(leaf).gather(1, Y[:, None]).sum(), leaf)[0]
+        torch.testing.assert_close(found.detach(), expected)
+        torch.testing.assert_close(slope, Gradient()(network, images, Y), msg="the logits' own gradient is plain")
+        moved = AAI(interpreter=method, eps=0.05, steps=2, top_k=4, keep="unchanged")(network, images, Y)
+        assert float((moved - images).abs().max()) <= 0.05 + 1e-9
 
 
 def test_several_targets_cost_one_forward(images):

@@ -11,6 +11,7 @@ from pellucid.interpreters.doors import Doors
 from pellucid.interpreters.scores import per_target, score_of
 from pellucid.maths.passes import gradient
 from pellucid.maths.relu import Guide, guided_relu, relu_replaced
+from pellucid.models.classifier import Classifier
 from pellucid.rng import Stream
 from pellucid.spec import register
 
@@ -44,7 +45,8 @@ class GuidedBackprop(Doors):
         guide = Guide()
         with recording(), relu_replaced(lambda _, values: guided_relu(values, guide)) as met:
             leaf = x if create_graph and x.requires_grad else x.detach().requires_grad_(True)
-            logits = check_logits(model(leaf), leaf)
+            network = model.itself if isinstance(model, Classifier) else model  # a remembered pass lacks the rule
+            logits = check_logits(network(leaf), leaf)
             if not met.count:
                 raise InputError(
                     "guided backpropagation needs a network with ReLUs; none ran in this one (in scripted or compiled "
