@@ -116,8 +116,20 @@ def test_no_images_give_no_sums():
     assert summed(values, 0, 3, 4, CPU).shape == (0, 2)
 
 
+def test_the_steps_of_an_image_are_passed_in_equal_parts():
+    sizes: list[int] = []
+
+    def noted(rows: torch.Tensor, steps: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(steps))
+        return steps.double()
+
+    assert summed(noted, 1, 100, 64, CPU).tolist() == [4950.0]
+    assert sizes == [50, 50]
+
+
 def test_chunks_suit_the_size_of_an_image():
-    assert chunk_for(torch.empty(2, 3, 32, 32)) == chunk_for(torch.empty(2, 1, 8, 8)) == 128
+    assert chunk_for(torch.empty(2, 3, 32, 32)) == chunk_for(torch.empty(2, 1, 8, 8)) == 64
+    assert chunk_for(torch.empty(2, 3, 32, 32, device="meta")) == 128
     assert chunk_for(torch.empty(2, 3, 224, 224)) == 6
     assert chunk_for(torch.empty(2, 3, 4000, 4000)) == 1
     assert chunk_for(torch.empty(2, 3, 32, 32), 5) == 5
