@@ -140,8 +140,9 @@ def test_a_pairs_numbers_depend_on_its_position_and_step_alone(draw):
 
 
 def test_pairs_do_not_collide_with_each_other_nor_with_single_samples():
-    positions = torch.cat([torch.arange(300), torch.tensor([59_999, 2**24, 2**24 + 1, 2**38, 2**39 - 1])])
-    steps = torch.cat([torch.arange(60), torch.tensor([2**16, 2**24 - 1])])
+    positions = torch.cat([torch.arange(1000), torch.tensor([59_999, 2**24, 2**24 + 1, 2**38, 2**39 - 1])])
+    anywhere = torch.randint(2**24, (250,), generator=torch.Generator().manual_seed(1))
+    steps = torch.cat([torch.arange(60), 2 ** torch.arange(6, 24), anywhere, torch.tensor([2**24 - 1])]).unique()
     rows = torch.arange(len(positions)).repeat_interleave(len(steps))
     stream = Stream(0, positions).pairs(rows, steps.repeat(len(positions)))
     words = stream.words(wide(len(rows)), ()).tolist()
