@@ -50,6 +50,18 @@ def test_tokens_are_read_row_by_row_behind_their_prefix():
     assert torch.equal(Layout("channels_last", 2, 3).as_map(last)[0, :, 1, 2], last[0, 1, 2])
 
 
+@pytest.mark.parametrize(
+    ("shape", "layout"),
+    [
+        ((0, 5, 2, 3), Layout("channels_first", 2, 3)),
+        ((0, 2, 3, 5), Layout("channels_last", 2, 3)),
+        ((0, 7, 5), Layout("tokens", 2, 3, 1)),
+    ],
+)
+def test_no_images_have_no_maps(shape, layout):
+    assert layout.as_map(torch.empty(shape)).shape == (0, 5, 2, 3)
+
+
 def test_it_says_what_it_is():
     assert str(Layout("channels_last", 7, 14)) == "channels last, a grid of 7x14"
     assert str(Layout("tokens", 14, 14, 1)) == "tokens, 1 before a grid of 14x14"

@@ -33,7 +33,7 @@ class Layout:
         if self.kind == "channels_last":
             return output.permute(0, 3, 1, 2)
         grid = output[:, self.prefix :].transpose(1, 2)
-        return grid.reshape(len(output), -1, self.height, self.width)
+        return grid.reshape(len(output), output.shape[2], self.height, self.width)
 
 
 def find_layout(shape: tuple[int, ...], size: tuple[int, int], kind: Kind | None = None) -> Layout | None:
