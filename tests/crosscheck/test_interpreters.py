@@ -1,4 +1,4 @@
-"""Maps against captum and against the printed formulas, written out in loops."""
+"""Maps against captum and zennit, and against the printed formulas, written out in loops."""
 
 import pytest
 import torch
@@ -174,3 +174,59 @@ def test_zennits_gradient_integrated_gradients_and_smooth_grad(network: Network,
     with attribution.SmoothGrad(network, noise_level=0.0, n_iter=4) as attributor:
         _, theirs = attributor(images.clone(), seed)
     torch.testing.assert_close(SmoothGrad(noise_level=0, samples=4)(network, images, TARGET), theirs, rtol=0, atol=1e-8)
+
+
+def test_zennits_smooth_grad_of_the_same_noise(network: Network, images: Tensor, import_peer, monkeypatch) -> None:
+    """Theirs counts the image itself as the last of its samples."""
+    attribution, samples = import_peer("zennit.attribution"), 5
+    rows = torch.arange(len(images))
+    handed = iter([Stream(2).pairs(rows, rows * 0 + s).child("noise").normal(images) for s in range(samples)])
+    monkeypatch.setattr(torch, "randn_like", lambda like: next(handed))
+    with attribution.SmoothGrad(network, noise_level=0.2, n_iter=samples + 1) as attributor:
+        _, theirs = attributor(images.clone(), functional.one_hot(TARGET, 3).to(images))
+    ours = SmoothGrad(noise_level=0.2, samples=samples)(network, images, TARGET, rng=Stream(2))
+    plain = Gradient()(network, images, TARGET)
+    assert next(handed, None) is None
+    assert float((ours - plain).abs().max()) > 1e-3
+    torch.testing.assert_close((samples * ours + plain) / (samples + 1), theirs, rtol=0, atol=1e-8)
+
+
+def test_zennits_guided_backpropagation(modules: Modules, images: Tensor, import_peer) -> None:
+    attribution, composites = import_peer("zennit.attribution"), import_peer("zennit.composites")
+    with attribution.Gradient(modules, composites.GuidedBackprop()) as attributor:
+        _, theirs = attributor(images.clone(), functional.one_hot(TARGET, 3).to(images))
+    ours = GuidedBackprop()(modules, images, TARGET)
+    assert float((ours - Gradient()(modules, images, TARGET)).abs().max()) > 1e-3
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-8)
+
+
+def test_integrated_gradients_from_given_baselines_are_captums(network: Network, images: Tensor) -> None:
+    attr = pytest.importorskip("captum.attr")
+    each, alone = images.flip(0), images[3]
+    ours = IntegratedGradients(rule="midpoint", steps=8, score="log_probability")
+    theirs = attr.IntegratedGradients(lambda x: functional.log_softmax(network(x), 1))
+    for baseline, same in ((each, each), (alone, alone[None])):
+        expected = theirs.attribute(images, same, TARGET, n_steps=8, method="riemann_middle")
+        found = ours.from_baseline(network, images, TARGET, baseline=baseline)
+        assert float(found.abs().max()) > 1e-3
+        torch.testing.assert_close(found, expected.detach(), rtol=0, atol=1e-8)
+
+
+def test_smooth_grad_with_the_same_noise_is_zennits(
+    network: Network, images: Tensor, import_peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attribution = import_peer("zennit.attribution")
+    samples, stream, rows = 5, Stream(11), torch.arange(6)
+    steps = iter(range(samples))
+
+    def drawn(like: Tensor) -> Tensor:
+        return stream.pairs(rows, torch.full((6,), next(steps))).child("noise").normal(like)
+
+    ours = SmoothGrad(samples=samples, noise_level=0.3)(network, images, TARGET, rng=stream)
+    monkeypatch.setattr(torch, "randn_like", drawn)
+    with attribution.SmoothGrad(network, noise_level=0.3, n_iter=samples + 1) as attributor:
+        _, theirs = attributor(images.clone(), functional.one_hot(TARGET, 3).to(images))
+    assert next(steps, None) is None
+    plain = Gradient()(network, images, TARGET)  # their last sample is without noise
+    assert float((ours - plain).abs().max()) > 1e-3
+    torch.testing.assert_close(samples * ours + plain, (samples + 1) * theirs, rtol=0, atol=1e-8)
