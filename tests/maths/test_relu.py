@@ -1,5 +1,7 @@
 """Another rule for ReLU inside a block: every spelling counts, nothing stays, derivatives are right."""
 
+import threading
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -89,6 +91,17 @@ def test_nothing_stays_where_the_rule_itself_breaks():
         functional.relu(x)
     for spelled in SPELLINGS.values():
         assert torch.equal(spelled(x.clone()), x.clamp(min=0))
+
+
+def test_a_block_is_for_its_own_thread_only():
+    x, seen = drawn(2, 3), {}
+    with relu_replaced(lambda _, values: 10 * values) as met:
+        other = threading.Thread(target=lambda: seen.update(out=functional.relu(x)))
+        other.start()
+        other.join()
+        assert torch.equal(seen["out"], x.clamp(min=0))
+        assert met.count == 0
+        assert torch.equal(functional.relu(x), 10 * x)
 
 
 def test_a_rules_own_relus_go_to_the_block_outside():
