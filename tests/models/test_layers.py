@@ -1,7 +1,7 @@
 """Looking at a layer while the network runs: values replaced, graphs cut, hooks gone."""
 
 from collections import OrderedDict
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -9,6 +9,11 @@ from torch import Tensor, nn
 
 from pellucid.errors import InputError
 from pellucid.models.layers import first_tensor, input_of_last_linear, layer_of, outputs_of, run_with_leaf
+
+
+class Named(NamedTuple):
+    hidden: Tensor
+    more: int
 
 
 class Gives(nn.Module):
@@ -39,6 +44,8 @@ WRAPS = {
     "list": (lambda t: [t, 5], lambda o: o[0]),
     "nested": (lambda t: ((t,), "rest"), lambda o: o[0][0]),
     "table": (lambda t: OrderedDict(hidden=t, more=None), lambda o: o["hidden"]),
+    "table of tuples": (lambda t: {"maps": (t, "rest")}, lambda o: o["maps"][0]),
+    "named tuple": (lambda t: Named(t, 5), lambda o: o.hidden),
 }
 
 

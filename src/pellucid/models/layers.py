@@ -65,7 +65,8 @@ def _replaced(output: Any, tensor: Tensor) -> Any:
     if isinstance(output, Tensor):
         return tensor
     if isinstance(output, dict):
-        output[next(iter(output))] = tensor  # Hugging Face's outputs are ordered tables
+        key = next(iter(output))
+        output[key] = _replaced(output[key], tensor)  # Hugging Face's outputs are ordered tables
         return output
     rest = (_replaced(output[0], tensor), *output[1:])
     return rest if type(output) is tuple else list(rest) if type(output) is list else type(output)(*rest)
