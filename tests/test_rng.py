@@ -311,3 +311,12 @@ def test_pairs_of_samples_and_steps_have_numbers_of_their_own():
     )
     assert torch.equal(moved, found[torch.tensor([1, 4])]), "positions count, not rows"
     assert not torch.equal(Stream(4).pairs(rows, steps).uniform(like, (50,)), found)
+
+
+def test_pairs_of_pairs_do_not_wrap_into_each_other():
+    positions = torch.tensor([0, 1, 1 << 16, 1 << 24, (1 << 38) + 1])
+    rows = torch.arange(5)
+    outer = Stream(3, positions).pairs(rows, torch.full((5,), 2))
+    inner = outer.pairs(rows, torch.full((5,), 3))
+    found = inner.uniform(torch.empty(5, 0, dtype=torch.float64), (20,))
+    assert len(found.flatten().unique()) == 100

@@ -81,10 +81,12 @@ class Stream:
     def pairs(self, rows: Tensor, steps: Tensor) -> "Stream":
         """Return the stream of pairs of a sample's row and a step, both (B,): its numbers depend on nothing else.
 
-        For positions below 2^39 and steps below 2^24.
+        For steps below 2^24. Positions from 2^39 on, as those of pairs themselves, are scrambled first.
         """
         own = rows if self.positions is None else self.positions.to(rows.device, torch.int64)[rows]
-        return Stream(derive(self.seed, "pairs"), own * (1 << 24) + steps)
+        small = (own >= 0) & (own < 1 << 39)
+        own = torch.where(small, own * (1 << 24), mix(own.to(torch.int64)))
+        return Stream(derive(self.seed, "pairs"), own + steps)
 
     def child(self, *path: int | str) -> "Stream":
         """Return an independent stream for a named purpose."""

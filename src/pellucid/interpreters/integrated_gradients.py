@@ -52,7 +52,8 @@ class IntegratedGradients(Doors):
     step, from the images given, else images of uniform noise, and so averages over baselines. `attribution`
     also returns the completeness error.
     softplus_beta, where given, replaces every ReLU by softplus of this beta inside the call (Boopathy et al.: 1), so
-    that second derivatives exist; the scores are then those of that other network.
+    that second derivatives exist; the scores are then those of that other network. With create_graph it must not
+    recompute activations in the backward pass (checkpointing), which would meet its own ReLU there.
     Path points are passed `chunk` at a time (None: by the size of the image), halved where memory runs out; the
     result depends on that by rounding only. With create_graph the graphs of all steps are held.
     Raises InputError for images outside [0, 1], labels out of range and baselines that do not fit.
