@@ -37,7 +37,7 @@ class Plain(nn.Module):
         self.layout, self.prefix = layout, prefix
 
     def forward(self, x: Tensor) -> Tensor:
-        maps = functional.relu(self.second(functional.relu(self.first(x))))
+        maps = self.second(functional.relu(self.first(x)))
         if self.layout == "channels_first":
             maps = functional.relu(self.seen(maps), inplace=True)
         elif self.layout == "channels_last":

@@ -37,7 +37,7 @@ def test_of_a_pooled_head_cam_is_u_times_grad_cam_and_its_mean_the_logit(dtype):
 def test_it_is_its_formula(images):
     network = filled(Plain())
     with torch.no_grad():
-        features = functional.relu(network.second(functional.relu(network.first(images))))
+        features = network.second(functional.relu(network.first(images)))
     leaf = features.clone().requires_grad_(True)
     logits = network.last(torch.tanh(network.hidden(functional.relu(leaf).mean((2, 3)))))
     slope = torch.autograd.grad(logits.gather(1, Y[:, None]).sum(), leaf)[0]

@@ -184,3 +184,29 @@ def test_one_row_of_logits_per_image(images):
 def test_grey_images_for_a_mean_of_three_channels_are_refused(foreign, images):
     with pytest.raises(InputError, match=r"takes images \(N, 3, H, W\)"):
         adapt(foreign, mean=(0.4, 0.5, 0.6))(images[:, :1])
+
+
+def test_networks_that_cannot_count_no_images_give_none():
+    class Heads(nn.Module):
+        """Splits heads by reshape(..., -1), as transformers do, which is ambiguous where there is nothing."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.norm, self.last = nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Linear(2, 5)
+
+        def forward(self, x):
+            x = self.norm(self.first(x))
+            return self.last(x.reshape(len(x), 2, -1).mean(2))
+
+    module = Heads().eval()
+    network, none = adapt(module, feature_layer="norm"), torch.rand(0, 3, 4, 6, requires_grad=True)
+    logits = network(none)
+    assert logits.shape == (0, 5)
+    assert torch.autograd.grad(logits.sum(), none)[0].shape == none.shape
+    assert network.feature_map(none).shape == (0, 4, 4, 6)
+    network.train()
+    with pytest.raises(RuntimeError):  # an image of its own making would enter the running statistics
+        network(none)
+    assert int(module.norm.num_batches_tracked) <= 1
+    with pytest.raises(RuntimeError):
+        network(torch.rand(2, 4, 4, 6))

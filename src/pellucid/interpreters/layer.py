@@ -1,7 +1,7 @@
 """The layer at which class activation maps by gradients look: which one, how it lies, its values with a graph above."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -52,6 +52,9 @@ def read(model: nn.Module, x: Tensor, layer: str | None, kind: Kind | None, crea
     if chosen:
         name = _choose(model, x, kind)
     if name is not None:
+        if not len(x):  # there is still a layout to tell
+            one = read(model, _probe(x), name, kind, create_graph)
+            return replace(one, site=replace(one.site, chosen=chosen), features=one.features[:0], logits=one.logits[:0])
         leaf, logits = run_with_leaf(_itself(model), layer_of(_named(model), name), x, create_graph)
     else:
         with torch.set_grad_enabled(create_graph):

@@ -41,8 +41,14 @@ class Adapted(Classifier):
 
     def _logits(self, x: Tensor) -> Tensor:
         """Return what the module makes of normalised images, unwrapped where it is an output with `.logits`."""
-        with _differentiable_twice():
-            output = self.module(x)
+        try:
+            with _differentiable_twice():
+                output = self.module(x)
+        except RuntimeError:
+            if len(x) or self.module.training:
+                raise
+            blank = x.new_zeros(1, *x.shape[1:])  # reshape(..., -1), common in transformers, fails on no images
+            return self._logits(torch.cat([x, blank]))[:0]
         logits = output if isinstance(output, Tensor) else getattr(output, "logits", output)
         if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(x):
             shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
@@ -69,7 +75,7 @@ class Adapted(Classifier):
             raise InputError(f"layer {self.feature_layer!r} must give a map (N, D, h, w); it gave {found}")
         if self.head is not None and len(x) and not self.training:  # dropout before the head hides what it is
             self._check_head(caught[-1].detach(), logits.detach())
-        return caught[-1]
+        return caught[-1][: len(x)]
 
     def _check_head(self, features: Tensor, logits: Tensor) -> None:
         """Refuse a head that does not turn pooled features into the module's logits: CAM would be wrong."""
