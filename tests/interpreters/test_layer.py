@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from pellucid.attacks.sharing import sharing
 from pellucid.errors import InputError, SpecError
@@ -221,9 +222,26 @@ def test_the_last_feature_map_of_a_network_that_has_none_over_the_image_is_refus
         GradCAM(layer="second", layout="tokens")(adapt(filled(Plain())), images, Y)
 
 
+def test_where_activations_are_checkpointed_it_says_so(images):
+    class Checkpointed(Plain):
+        def forward(self, x: Tensor) -> Tensor:
+            maps = checkpoint(lambda images: self.second(torch.tanh(self.first(images))), x, use_reentrant=False)
+            return self.last(torch.tanh(self.hidden(torch.tanh(self.seen(maps)).mean((2, 3)))))
+
+    network = adapt(filled(Checkpointed()))
+    assert GradCAM()(network, images, Y).shape == (4, 4, 6)  # the layer above, which is not run again
+    for method in (GradCAM(layer="first"), GradCAMPlusPlus(layer="first")):
+        with pytest.raises(InputError, match=r"first lies where activations are checkpointed.*switch"):
+            method(network, images, Y)
+
+
 def test_foreign_networks_are_read_the_same_through_a_shared_forward(images):
     for module in (Plain(), Plain("channels_last"), WithToken()):
         network = adapt(filled(module))
         for method in (GradCAM(relu=False), GradCAMPlusPlus(relu=False)):
             torch.testing.assert_close(method(sharing(network), images, BOTH), method(network, images, BOTH))
             assert method.site(sharing(network), images) == method.site(network, images)
+            together, x = sharing(network), images.clone().requires_grad_(True)
+            together(x)  # remembered, so that a hook on it would see nothing
+            maps = method(together, x, BOTH, create_graph=True)
+            torch.testing.assert_close(maps.detach(), method(network, images, BOTH))

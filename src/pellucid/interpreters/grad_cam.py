@@ -10,7 +10,6 @@ from pellucid.guard import check_images, frozen, recording
 from pellucid.interpreters.doors import Doors
 from pellucid.interpreters.layer import Reading, Site, read
 from pellucid.interpreters.scores import per_target, score_of
-from pellucid.maths.passes import gradient
 from pellucid.rng import Stream
 from pellucid.spec import Flag, register, title
 
@@ -66,7 +65,7 @@ class GradCAM(Doors):
 
             def mapped(column: Tensor, more: bool) -> Tensor:
                 score = score_of("logit", seen.logits, column)
-                slope = seen.site.layout.as_map(gradient(score, seen.leaf, create_graph, more or create_graph))
+                slope = seen.slope(score, create_graph, more)
                 return weighted(slope.mean((2, 3), keepdim=True), seen.features, self.relu)
 
             maps = per_target(seen.logits, target, mapped)

@@ -13,7 +13,6 @@ from pellucid.interpreters.doors import Doors
 from pellucid.interpreters.grad_cam import LayoutChoice, check_choice, look, weighted
 from pellucid.interpreters.layer import Site
 from pellucid.interpreters.scores import per_target, score_of
-from pellucid.maths.passes import gradient
 from pellucid.models.classifier import Classifier
 from pellucid.rng import Stream
 from pellucid.spec import Flag, register
@@ -71,7 +70,7 @@ class GradCAMPlusPlus(Doors):
 
             def mapped(column: Tensor, more: bool) -> Tensor:
                 score = score_of("logit", seen.logits, column)
-                slope = seen.site.layout.as_map(gradient(score, seen.leaf, create_graph, more or create_graph))
+                slope = seen.slope(score, create_graph, more)
                 below = 2 + total * slope  # alpha divided by g^2
                 alpha = torch.where(slope != 0, 1 / torch.where(below != 0, below, 1), 0)
                 grown = score.clamp(max=_most(score.dtype)).exp().view(-1, 1, 1, 1)

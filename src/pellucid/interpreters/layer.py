@@ -5,10 +5,12 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import CheckpointError
 
 from pellucid.errors import InputError
 from pellucid.guard import check_logits, frozen
 from pellucid.interpreters.layout import Kind, Layout, find_layout, unknown_layout
+from pellucid.maths.passes import gradient
 from pellucid.models.classifier import Classifier
 from pellucid.models.layers import layer_of, outputs_of, run_with_leaf, run_with_leaves
 from pellucid.rng import Stream
@@ -37,6 +39,16 @@ class Reading:
     features: Tensor
     leaf: Tensor
     logits: Tensor
+
+    def slope(self, score: Tensor, create_graph: bool, more: bool) -> Tensor:
+        """Return the derivative of a score (N,) by the features, as they lie: (N, D, h, w)."""
+        try:
+            return self.site.layout.as_map(gradient(score, self.leaf, create_graph, more or create_graph))
+        except CheckpointError:
+            raise InputError(
+                f"{self.site.layer or 'the layer'} lies where activations are checkpointed, and is run again without "
+                "being looked at: switch checkpointing off for the length of the call, or name a layer above it"
+            ) from None
 
 
 def read(model: nn.Module, x: Tensor, layer: str | None, kind: Kind | None, create_graph: bool) -> Reading:
