@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+from dataclasses import replace
 
 import pytest
 import torch
@@ -243,5 +244,6 @@ def test_foreign_networks_are_read_the_same_through_a_shared_forward(images):
             assert method.site(sharing(network), images) == method.site(network, images)
             together, x = sharing(network), images.clone().requires_grad_(True)
             together(x)  # remembered, so that a hook on it would see nothing
-            maps = method(together, x, BOTH, create_graph=True)
+            named = replace(method, layer=method.site(network, images).layer)
+            maps = named.maps(together, x, BOTH, create_graph=True)
             torch.testing.assert_close(maps.detach(), method(network, images, BOTH))
