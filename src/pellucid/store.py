@@ -165,7 +165,8 @@ class Store:
     def withdraw(self) -> None:
         """Remove what a refused run left in a store that it made, unless a result or a part of one is in it.
 
-        Copies of checkpoints, what is known of imported networks, and notes about data are none. Where another run is at work nothing is removed.
+        Copies of checkpoints, what is known of imported networks, and notes about data are none. Where another run is
+        at work nothing is removed.
         """
         if not self.root.is_dir() or any(path.is_file() for path in (self.root / "scratch").rglob("*")):
             return

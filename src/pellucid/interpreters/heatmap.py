@@ -28,7 +28,7 @@ def reduce_channels(maps: Tensor, how: Literal["sum", "abs_sum", "abs_max"] = "s
 
 
 def resize(maps: Tensor, size: tuple[int, int], mode: Literal["bilinear", "nearest"] = "bilinear") -> Tensor:
-    """Resize (N, h, w) to (N, *size): for display, and for measures that look at places; ranks are those of raw maps."""
+    """Resize (N, h, w) to (N, *size), for display and for measures that look at places; ranks are those of raw maps."""
     corners = {"align_corners": False} if mode == "bilinear" else {}
     return functional.interpolate(maps[:, None], size=size, mode=mode, **corners)[:, 0]
 
