@@ -67,6 +67,24 @@ def test_of_a_foreign_network_the_last_map_through_which_all_scores_pass_is_take
     assert GradCAM(relu=False, layer="blocks.1")(network, images, Y).abs().max() == 0, "behind the token's last look"
 
 
+def test_looking_for_the_layer_costs_two_images_however_many_layers_there_are(images):
+    network = adapt(filled(WithToken(blocks=5)))
+    with counted() as passes:
+        assert GradCAM().site(network, images).layer == "blocks.3"
+    assert passes.forward == 3  # and one that reads the map
+
+
+def test_a_network_whose_image_is_detached_on_the_way_has_a_last_map_too(images):
+    class Detaches(Plain):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward((255 * x).round().detach() / 255)
+
+    network = adapt(filled(Detaches()))
+    assert GradCAM().site(network, images).layer == "seen"
+    expected = GradCAM(relu=False)(adapt(filled(Plain())), (255 * images).round() / 255, Y)
+    torch.testing.assert_close(GradCAM(relu=False)(network, images, Y), expected)
+
+
 def test_a_branch_is_not_the_whole(images):
     class Branches(nn.Module):
         def __init__(self) -> None:

@@ -8,7 +8,15 @@ import torch
 from torch import Tensor, nn
 
 from pellucid.errors import InputError
-from pellucid.models.layers import first_tensor, input_of_last_linear, layer_of, outputs_of, run_with_leaf
+from pellucid.models.layers import (
+    first_tensor,
+    input_of_last_linear,
+    layer_of,
+    outputs_of,
+    reaches,
+    run_with_graph,
+    run_with_leaf,
+)
 
 
 class Named(NamedTuple):
@@ -100,3 +108,33 @@ def test_the_penultimate_representation_is_what_the_last_linear_layer_takes():
     torch.testing.assert_close(input_of_last_linear(network, x), torch.tanh(network[0](x)))
     with pytest.raises(InputError, match="no linear layer"):
         input_of_last_linear(nn.Flatten(), x)
+
+
+def test_many_layers_are_seen_in_one_graph():
+    network, x = Takes(*WRAPS["tuple"]).double(), torch.rand(4, 3, dtype=torch.float64).requires_grad_(True)
+    layers = {"before": network.before, "layer": network.layer, "last": network.last, "none": nn.Identity()}
+    given, output = run_with_graph(network, layers, x)
+    assert list(given) == ["before", "layer", "last"]
+    torch.testing.assert_close(output, network(x))
+    torch.testing.assert_close(given["layer"], 2 * network.before(x), msg="before what follows works in place")
+    slopes = torch.autograd.grad(output.sum(), list(given.values()))
+    torch.testing.assert_close(slopes[0], 6 * network.last.weight.sum(0).expand(4, 3))
+    torch.testing.assert_close(slopes[1], 3 * network.last.weight.sum(0).expand(4, 3))
+    assert not any(module._forward_hooks for module in network.modules())
+    assert all(not reaches(output, [x], values) for values in given.values())
+
+
+def test_ways_beside_a_value_are_found_also_through_work_in_place():
+    x = torch.ones(3, requires_grad=True)
+    first = 2 * x
+    second = first.exp()
+    written = torch.zeros(3)
+    written[:2] = second[:2]
+    written.relu_()
+    assert not reaches(written, [x], first)
+    assert not reaches(written, [x], second)
+    written[2] = x[0]
+    assert reaches(written, [x], second)
+    assert reaches(second * first, [x], second)
+    assert not reaches(second * first.detach(), [x], second)
+    assert not reaches(x.sum(), [x], x)

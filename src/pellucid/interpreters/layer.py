@@ -12,7 +12,7 @@ from pellucid.guard import check_logits, frozen
 from pellucid.interpreters.layout import Kind, Layout, find_layout, unknown_layout
 from pellucid.maths.passes import gradient
 from pellucid.models.classifier import Classifier
-from pellucid.models.layers import layer_of, outputs_of, run_with_leaf, run_with_leaves
+from pellucid.models.layers import layer_of, outputs_of, reaches, run_with_graph, run_with_leaf
 from pellucid.rng import Stream
 
 log = logging.getLogger("pellucid.interpreters")
@@ -88,9 +88,10 @@ def _choose(model: nn.Module, x: Tensor, kind: Kind | None) -> str:
     """Return the name of the last layer that is a map over the image and through which all scores pass."""
     probe = _probe(x)
     with frozen(_itself(model)):  # a network in training learns nothing from the image that is tried
-        for name, layout in reversed(_candidates(model, probe, kind).items()):
-            if _decides(model, name, probe, layout):
-                return name
+        found = _candidates(model, probe, kind)
+        name = _last_deciding(model, probe, found)
+    if name is not None:
+        return name
     raise InputError(
         f"no layer of this network ({type(_named(model)).__name__}) is a map over the image through which its scores "
         "pass; name one by layer=, and how it lies by layout="
@@ -103,22 +104,25 @@ def _probe(x: Tensor) -> Tensor:
     return noise.to(x.dtype)
 
 
-def _decides(model: nn.Module, name: str, x: Tensor, layout: Layout) -> bool:
-    """Say whether the scores depend on a layer's map, and on the image in no other way.
+def _last_deciding(model: nn.Module, x: Tensor, found: dict[str, Layout]) -> str | None:
+    """Return the name of the last layer on whose map the scores depend, and on the image in no other way.
 
-    Patches behind the last look of a class token have no part in the scores; branches have no whole part.
+    Patches behind the last look of a class token have no part in the scores; branches have no whole part. What a
+    layer gave before its last run is another way to the scores.
     """
-    x = x.detach().requires_grad_(True)
-    (*earlier, leaf), logits = run_with_leaves(_itself(model), layer_of(_named(model), name), x, keep_graph=False)
-    if not logits.requires_grad:
-        return False
+    leaf = x.detach().requires_grad_(True)
+    given, logits = run_with_graph(_itself(model), {name: layer_of(_named(model), name) for name in found}, leaf)
+    if not given or not logits.requires_grad:
+        return None
     weights = torch.arange(1, logits.shape[1] + 1, device=logits.device, dtype=logits.dtype)
-    ways = (leaf, x, *earlier)  # what a layer gave before its last run is another way to the scores
-    slopes: tuple[Tensor | None, ...] = torch.autograd.grad((logits * weights).sum(), ways, allow_unused=True)
-    through, *beside = slopes
-    if through is None or any(slope is not None for slope in beside):
-        return False
-    return bool((layout.as_map(through) != 0).any())
+    through = torch.autograd.grad((logits * weights).sum(), list(given.values()), allow_unused=True)
+    slopes = {name: slope for name, slope in zip(given, through) if slope is not None}
+    ends = [leaf, *(values for values in given.values() if values.is_leaf)]
+    for name, layout in reversed(found.items()):
+        slope = slopes.get(name)
+        if slope is not None and bool((layout.as_map(slope) != 0).any()) and not reaches(logits, ends, given[name]):
+            return name
+    return None
 
 
 def _candidates(model: nn.Module, x: Tensor, kind: Kind | None) -> dict[str, Layout]:

@@ -1,10 +1,11 @@
 """Looking at one layer of a network while it runs: by a forward hook that lives inside the call."""
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from torch import Tensor, nn
+from torch.autograd.graph import get_gradient_edge
 
 from pellucid.errors import InputError
 
@@ -34,12 +35,6 @@ def run_with_leaf(network: nn.Module, layer: nn.Module, x: Tensor, keep_graph: b
     and there is one. A layer that runs several times is taken at its last. Raises InputError for layers that give
     no tensor, or are not reached.
     """
-    leaves, output = run_with_leaves(network, layer, x, keep_graph)
-    return leaves[-1], output
-
-
-def run_with_leaves(network: nn.Module, layer: nn.Module, x: Tensor, keep_graph: bool) -> tuple[list[Tensor], Any]:
-    """Return the same with what the layer gave each time it ran."""
     caught: list[Tensor] = []
 
     def catch(_module: nn.Module, _inputs: Any, output: Any) -> Any:
@@ -57,7 +52,53 @@ def run_with_leaves(network: nn.Module, layer: nn.Module, x: Tensor, keep_graph:
         handle.remove()
     if not caught:
         raise InputError(f"the layer ({type(layer).__name__}) gave no tensor when the network ran")
+    return caught[-1], output
+
+
+def run_with_graph(network: nn.Module, layers: dict[str, nn.Module], x: Tensor) -> tuple[dict[str, Tensor], Any]:
+    """Return (what each layer gave at its last run, the network's output), in one graph over all of them.
+
+    The values are tensors of their own, which the output depends on. One without a graph is a leaf.
+    """
+    caught: dict[str, Tensor] = {}
+
+    def catching(name: str) -> Callable[..., Any]:
+        def catch(_module: nn.Module, _inputs: Any, output: Any) -> Any:
+            found = first_tensor(output)
+            if found is None or not found.is_floating_point():
+                return output
+            caught[name] = found.clone() if found.requires_grad else found.detach().requires_grad_(True)
+            return _replaced(output, caught[name].clone())
+
+        return catch
+
+    with contextlib.ExitStack() as stack:
+        for name, layer in layers.items():
+            stack.callback(layer.register_forward_hook(catching(name)).remove)
+        output = network(x)
     return caught, output
+
+
+def reaches(output: Tensor, ends: Iterable[Tensor], beside: Tensor) -> bool:
+    """Say whether, in the graph of an output, a way leads to one of the leaves `ends` that is not by way of `beside`.
+
+    >>> import torch
+    >>> x = torch.ones(2, requires_grad=True)
+    >>> hidden = 2 * x
+    >>> reaches(hidden.exp(), [x], hidden), reaches(hidden + x, [x], hidden)
+    (False, True)
+    """
+    closed, found = get_gradient_edge(beside).node, {get_gradient_edge(end).node for end in ends}
+    seen, ahead = {closed}, [output.grad_fn]
+    while ahead:
+        node = ahead.pop()
+        if node is None or node in seen:
+            continue
+        if node in found:
+            return True
+        seen.add(node)
+        ahead += [following for following, _ in node.next_functions]
+    return False
 
 
 def _replaced(output: Any, tensor: Tensor) -> Any:
