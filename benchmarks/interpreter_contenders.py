@@ -1,24 +1,52 @@
 """Who maps what in the races of interpreters: networks, images, and one function for each contender."""
 
+import contextlib
+import copy
 import importlib.util
-from collections.abc import Callable
+import itertools
+import sys
+from collections.abc import Callable, Iterator
+from types import ModuleType
 
+import numpy as np
 import torch
 from races import Contender, Race
 from torch import Tensor, nn
 from torch.nn import functional
 
 from pellucid.interpreters import GradCAM, GradCAMPlusPlus, Gradient, GuidedBackprop, IntegratedGradients, SmoothGrad
+from pellucid.maths.streaming import chunk_for
 from pellucid.metrics import deletion, kendall_tau
 from pellucid.models import Classifier, SmallCNN
 from pellucid.rng import Stream, global_seed
 
-STEPS, SAMPLES = 50, 100
-CAPTUM = importlib.util.find_spec("captum") is not None
-TORCHVISION = importlib.util.find_spec("torchvision") is not None
-ZENNIT = importlib.util.find_spec("zennit") is not None
-# quantus imports zennit where it is installed, which needs torchvision
-QUANTUS = importlib.util.find_spec("quantus") is not None and (TORCHVISION or not ZENNIT)
+STEPS, SAMPLES, PER_STEP = 50, 100, 64
+CAPTUM, ZENNIT, QUANTUS = (importlib.util.find_spec(name) is not None for name in ("captum", "zennit", "quantus"))
+
+
+@contextlib.contextmanager
+def stand_in_torchvision() -> Iterator[None]:
+    """Let zennit (which Quantus imports) take two class names from torchvision where that is not installed."""
+    if importlib.util.find_spec("torchvision") is not None:
+        yield
+        return
+    names = ("torchvision", "torchvision.models", "torchvision.models.resnet")
+    modules = {name: ModuleType(name) for name in names}
+    for above, name in itertools.pairwise(names):
+        setattr(modules[above], name.rpartition(".")[2], modules[name])
+    for name in ("BasicBlock", "Bottleneck"):
+        setattr(modules[names[-1]], name, type(name, (), {}))
+    sys.modules.update(modules)
+    try:
+        yield
+    finally:
+        for name in names:
+            del sys.modules[name]
+
+
+with stand_in_torchvision():
+    zennit = importlib.import_module("zennit.attribution") if ZENNIT else None
+    quantus = importlib.import_module("quantus") if QUANTUS else None
 
 
 class Block(nn.Module):
@@ -76,13 +104,16 @@ def race(which: str, n: int, contenders: dict[str, Contender], device: str, note
 
 
 def integrated(which: str, n: int, device: str) -> Race:
-    """Integrated gradients, midpoints, equal steps."""
+    """Integrated gradients, equal steps."""
     ours = {"pellucid": lambda net, x, y: IntegratedGradients(steps=STEPS)(net, x, y)}
-    return race(which, n, ours | (captum_integrated() if CAPTUM else {}), device, f"{STEPS} midpoints, N = {n}")
+    note = f"{STEPS} midpoints, N = {n}; zennit's points are the right ends, so its maps differ"
+    return race(which, n, ours | captum_integrated() | zennit_integrated(), device, note)
 
 
 def captum_integrated() -> dict[str, Contender]:
     """Return captum as it is by default, and with chunks as large as ours."""
+    if not CAPTUM:
+        return {}
     from captum.attr import IntegratedGradients as Theirs
 
     def plain(net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
@@ -90,48 +121,68 @@ def captum_integrated() -> dict[str, Contender]:
         return found
 
     def chunked(net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        size = max(128, len(x))
+        size = max(chunk_for(x), len(x))
         found: Tensor = Theirs(net).attribute(
             x, target=y, n_steps=STEPS, method="riemann_middle", internal_batch_size=size
         )
         return found
 
-    return {"captum, all at once (default)": plain, "captum, internal_batch_size=128": chunked}
+    return {"captum, all at once (default)": plain, "captum, chunks as ours": chunked}
+
+
+def zennit_integrated() -> dict[str, Contender]:
+    """Return zennit's loop over steps."""
+    if zennit is None:
+        return {}
+
+    def plain(net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        with zennit.IntegratedGradients(net, n_iter=STEPS) as attributor:
+            found: Tensor = attributor(x, functional.one_hot(y, 10).to(x))[1]
+        return found
+
+    return {"zennit": plain}
 
 
 def smooth(which: str, n: int, device: str) -> Race:
-    """SmoothGrad of the plain gradient."""
-    ours = {"pellucid": lambda net, x, y: SmoothGrad(inner=Gradient(), samples=SAMPLES)(net, x, y)}
-    note = f"{SAMPLES} samples, N = {n}; the random numbers differ by design"
-    return race(
-        which,
-        n,
-        ours | (captum_smooth() if CAPTUM else {}) | (zennit_smooth() if ZENNIT and TORCHVISION else {}),
-        device,
-        note,
-    )
+    """SmoothGrad of the plain gradient; a second run of ours shows what other random numbers change."""
+    method = SmoothGrad(inner=Gradient(), samples=SAMPLES)
+    ours = {"pellucid": lambda net, x, y: method(net, x, y)}
+    again = {"pellucid, another seed": lambda net, x, y: method(net, x, y, rng=Stream(5))} if which == "small" else {}
+    note = f"{SAMPLES} samples, N = {n}; noise of 0.1 (captum's is not scaled by the image's range, here close to 1)"
+    return race(which, n, ours | again | captum_smooth() | zennit_smooth(), device, note)
 
 
 def captum_smooth() -> dict[str, Contender]:
-    """Return captum's noise tunnel, all samples at once."""
+    """Return captum's noise tunnel, all samples at once, and in chunks as large as ours."""
+    if not CAPTUM:
+        return {}
     from captum.attr import NoiseTunnel, Saliency
 
-    def plain(net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        tunnel = NoiseTunnel(Saliency(net))
-        found: Tensor = tunnel.attribute(
-            x.clone().requires_grad_(True), nt_type="smoothgrad", nt_samples=SAMPLES, stdevs=0.1, target=y, abs=False
+    def tunnel(net: nn.Module, x: Tensor, y: Tensor, size: int | None) -> Tensor:
+        found: Tensor = NoiseTunnel(Saliency(net)).attribute(
+            x.clone().requires_grad_(True),
+            nt_type="smoothgrad",
+            nt_samples=SAMPLES,
+            nt_samples_batch_size=size,
+            stdevs=0.1,
+            target=y,
+            abs=False,
         )
         return found
 
-    return {"captum NoiseTunnel, all at once (default)": plain}
+    return {
+        "captum NoiseTunnel, all at once (default)": lambda net, x, y: tunnel(net, x, y, None),
+        "captum NoiseTunnel, chunks as ours": lambda net, x, y: tunnel(net, x, y, max(1, chunk_for(x) // len(x))),
+    }
 
 
 def zennit_smooth() -> dict[str, Contender]:
     """Return zennit's loop over samples."""
-    from zennit.attribution import SmoothGrad as Theirs
+    if zennit is None:
+        return {}
 
     def plain(net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        with Theirs(net, noise_level=0.1, n_iter=SAMPLES) as attributor:
+        with zennit.SmoothGrad(net, noise_level=0.1, n_iter=SAMPLES) as attributor:
             found: Tensor = attributor(x, functional.one_hot(y, 10).to(x))[1]
         return found
 
@@ -141,11 +192,14 @@ def zennit_smooth() -> dict[str, Contender]:
 def grad_cam(which: str, n: int, side: int, device: str) -> Race:
     """GradCAM at the last map, without ReLU."""
     ours = {"pellucid": lambda net, x, y: GradCAM(relu=False)(net, x, y)}
-    return race(which, n, ours | (captum_grad_cam() if CAPTUM else {}), device, f"{n}x3x{side}x{side}", side)
+    note = "without ReLU; the package grad-cam imports torchvision, which is not here, and was not run"
+    return race(which, n, ours | captum_grad_cam(), device, note, side)
 
 
 def captum_grad_cam() -> dict[str, Contender]:
     """Return captum at the layer that gives the last map."""
+    if not CAPTUM:
+        return {}
     from captum.attr import LayerGradCam
 
     def plain(net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
@@ -157,21 +211,23 @@ def captum_grad_cam() -> dict[str, Contender]:
     return {"captum": plain}
 
 
-def grad_cam_plus_plus(which: str, n: int, device: str) -> Race:
-    """GradCAM++ has no peer here; beside GradCAM it shows what its weights cost."""
+def grad_cam_plus_plus(which: str, n: int, side: int, device: str) -> Race:
+    """GradCAM++ has no peer here; beside captum's GradCAM, of the same passes, it shows what its weights cost."""
     ours = {"pellucid": lambda net, x, y: GradCAMPlusPlus()(net, x, y)}
-    beside = {"pellucid GradCAM": lambda net, x, y: GradCAM()(net, x, y)}
-    return race(which, n, ours | beside, device, "captum has none; grad-cam needs torchvision and was not run")
+    theirs = {f"{who}'s GradCAM": contender for who, contender in captum_grad_cam().items()}
+    return race(which, n, ours | theirs, device, "beside captum's GradCAM, another map: captum has no GradCAM++", side)
 
 
 def guided(which: str, n: int, device: str) -> Race:
     """Guided backpropagation."""
     ours = {"pellucid": lambda net, x, y: GuidedBackprop()(net, x, y)}
-    return race(which, n, ours | (captum_guided() if CAPTUM else {}), device, f"N = {n}")
+    return race(which, n, ours | captum_guided(), device, f"N = {n}")
 
 
 def captum_guided() -> dict[str, Contender]:
     """Return captum, which changes modules by hooks."""
+    if not CAPTUM:
+        return {}
     from captum.attr import GuidedBackprop as Theirs
 
     def plain(net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
@@ -199,41 +255,42 @@ def tau(n: int, positions: int, device: str) -> Race:
 
 
 def flipping(n: int, device: str) -> Race:
-    """Deletion of pixels in the order of a map."""
+    """Deletion of values in the order of a map: the image itself."""
 
     def ours(net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        maps = x.sum(1)
-        return deletion(net, x, y, maps, pixels_per_step=32).curve[:, 1:]
+        return deletion(net, x, y, x, pixels_per_step=PER_STEP, unit="value").curve[:, 1:]
 
-    contenders: dict[str, Contender] = {"pellucid": ours}
-    if QUANTUS:
-        contenders["quantus PixelFlipping"] = quantus_flipping
-    return race("small", n, contenders, device, "32 of 1,024 pixels a step to black, probability of the class")
+    contenders: dict[str, Contender] = {"pellucid": ours} | ({} if quantus is None else {"quantus": quantus_flipping})
+    note = f"PixelFlipping, N = {n}: {PER_STEP} of 3,072 values a step to black, 48 steps, probability of the class"
+    return race("small", n, contenders, device, note)
 
 
 def quantus_flipping(net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """Return Quantus' curve at the same pixels."""
-    import numpy as np
-    import quantus
-
+    """Return Quantus' curve."""
+    if x.dtype == torch.float64:  # its networks take single precision
+        net = copy.deepcopy(net).float()
     metric = quantus.PixelFlipping(
-        features_in_step=32, perturb_baseline=0.0, abs=False, normalise=False, disable_warnings=True
+        features_in_step=PER_STEP, perturb_baseline=0.0, abs=False, normalise=False, disable_warnings=True
     )
-    arrays = {"x_batch": x.cpu().numpy(), "y_batch": y.cpu().numpy(), "a_batch": x.sum(1, keepdim=True).cpu().numpy()}
+    images, labels = x.float().cpu().numpy(), y.cpu().numpy()
+    arrays = {"x_batch": images, "y_batch": labels, "a_batch": images}
     found = metric(model=net, device=str(x.device), channel_first=True, softmax=True, **arrays)
-    return torch.tensor(np.array(found))
+    return torch.tensor(np.array(found)).to(x.device, torch.float64)
 
 
 RACES: dict[str, Callable[[str], Race]] = {
     "integrated gradients, Small, N=32": lambda device: integrated("small", 32, device),
+    "integrated gradients, Small, N=1": lambda device: integrated("small", 1, device),
     "integrated gradients, ResNet-18, N=32": lambda device: integrated("resnet", 32, device),
     "integrated gradients, ResNet-18, N=1": lambda device: integrated("resnet", 1, device),
     "smooth grad, Small, N=32": lambda device: smooth("small", 32, device),
+    "smooth grad, Small, N=1": lambda device: smooth("small", 1, device),
     "smooth grad, ResNet-18, N=8": lambda device: smooth("resnet", 8, device),
     "smooth grad, ResNet-18, N=1": lambda device: smooth("resnet", 1, device),
     "grad cam, ResNet-18, 8x3x96x96": lambda device: grad_cam("resnet", 8, 96, device),
     "grad cam, ResNet-18, 32x3x32x32": lambda device: grad_cam("resnet", 32, 32, device),
-    "grad cam plus plus, ResNet-18": lambda device: grad_cam_plus_plus("resnet", 32, device),
+    "grad cam plus plus, ResNet-18, 8x3x96x96": lambda device: grad_cam_plus_plus("resnet", 8, 96, device),
+    "grad cam plus plus, ResNet-18, 32x3x32x32": lambda device: grad_cam_plus_plus("resnet", 32, 32, device),
     "guided backprop, ResNet-18": lambda device: guided("resnet", 32, device),
     "tau, 200x49": lambda device: tau(200, 49, device),
     "tau, 100x784": lambda device: tau(100, 784, device),
