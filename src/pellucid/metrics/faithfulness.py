@@ -42,7 +42,7 @@ def deletion(
     order: Order = "signed",
     score: Score = "probability",
     unit: Unit = "pixel",
-    batch_size: int = 500,
+    batch_size: int = 100,
 ) -> FaithfulnessCurve:
     """Return how a class's score falls while the pixels are deleted, the most important first; lower is better.
 
@@ -85,7 +85,7 @@ def insertion(
     order: Order = "signed",
     score: Score = "probability",
     unit: Unit = "pixel",
-    batch_size: int = 500,
+    batch_size: int = 100,
 ) -> FaithfulnessCurve:
     """Return how a class's score rises while pixels are put into the fill, the most important first; higher is better.
 
