@@ -34,6 +34,13 @@ def test_mix_gives_the_published_splitmix64_sequence():
     ]
 
 
+@pytest.mark.parametrize("word", [0, -1, 2**63, -(2**63), 2**64 - GOLDEN, WORD, 3 * 2**80 + 5])
+def test_a_number_is_mixed_as_a_word_is(word):
+    wrapped = (word + GOLDEN) % WORD
+    (mixed,) = mix(torch.tensor([wrapped - WORD if wrapped >= WORD // 2 else wrapped])).tolist()
+    assert mix_number(word) == mixed % (WORD // 2)
+
+
 def test_words_are_the_hash_of_their_coordinates():
     def word(seed: int, position: int, step: int, element: int) -> int:
         key = splitmix((position * GOLDEN + splitmix((seed + GOLDEN) % WORD) % (WORD // 2)) % WORD)

@@ -51,7 +51,10 @@ def _mix_(x: Tensor) -> Tensor:
 
 def mix_number(word: int) -> int:
     """Scramble one integer as `mix` does; returns a number in [0, 2^63)."""
-    return int(mix(torch.tensor(_signed(word + _GOLDEN), dtype=torch.int64, device="cpu"))) % (_WORD // 2)
+    word = (word + _GOLDEN) % _WORD
+    for bits, factor in zip(_SHIFT, (*_MULTIPLY, 1)):
+        word = (word ^ (word >> bits)) * factor % _WORD
+    return word % (_WORD // 2)
 
 
 def derive(seed: int, *path: int | str) -> int:
