@@ -224,3 +224,18 @@ def test_decisions_are_heard_once_and_the_logger_is_left_as_it_was():
     logger.info("later")
     assert heard == ["layer 4", "layer 5"]
     assert (logger.level, list(logger.handlers)) == before
+
+
+def test_classes_are_chosen_by_logits_which_do_not_underflow():
+    """Probabilities of a distilled network are 0 for all classes but one."""
+    import torch
+    from torch import nn
+
+    from pellucid.explain import explain
+
+    class Sure(nn.Module):
+        def forward(self, x):
+            return torch.tensor([400.0, 100.0, -300.0, 200.0]) + x.flatten(1).sum(1, keepdim=True)
+
+    found = explain(Sure(), torch.rand(2, 1, 2, 2), classes=("predicted", "runner_up", "least_likely"))
+    assert found.targets.tolist() == [[0, 3, 2]] * 2

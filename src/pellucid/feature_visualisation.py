@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from pellucid.attacks import PGD
 from pellucid.errors import InputError, SpecError
-from pellucid.guard import check_images, check_logits, frozen
+from pellucid.guard import check_images, check_logits, frozen, recording
 from pellucid.interpreters.layer import read
 from pellucid.maths.relu import pass_through_relu, relu_replaced
 from pellucid.models.classifier import Classifier
@@ -64,18 +64,20 @@ class FeatureVisualisation:
 
     def check(self) -> None:
         """Refuse a layer for units that lie at a place of their own."""
+        if self.fake_relu == "last" and self.unit == "channel":
+            raise SpecError(
+                f"{title(type(self))}: the last ReLU may lie behind the layer of a channel: take fake_relu=all or none"
+            )
         if self.layer is not None and self.unit != "channel":
             raise SpecError(f"{title(type(self))} takes a layer with unit=channel only, not with unit={self.unit}")
 
     def __call__(self, model: nn.Module, seeds: Tensor, index: Tensor | int, *, rng: Stream | None = None) -> Tensor:
         """Return one image per seed that excites the unit of its index."""
         x = check_images(seeds)
-        units = torch.as_tensor(index, device=x.device).expand(len(x)) if not isinstance(index, Tensor) else index
-        if units.shape != (len(x),) or units.is_floating_point() or units.dtype == torch.bool:
-            raise InputError(f"index must be one whole number, or one for each of the {len(x)} seeds")
+        units = _units(index, x)
         if not len(x):
             return x.clone()
-        with frozen(model):
+        with frozen(model), recording():
             rule = self._rule(model, x[:1])
 
             def excitement(points: Tensor, rows: Tensor) -> Tensor:
@@ -88,8 +90,8 @@ class FeatureVisualisation:
     def activation(self, model: nn.Module, x: Tensor, index: Tensor | int) -> Tensor:
         """Return r_i(x) of images, (N,): how much they excite the unit."""
         x = check_images(x)
-        with frozen(model), torch.enable_grad():
-            return self._values(model, x, torch.as_tensor(index, device=x.device).expand(len(x))).detach()
+        with frozen(model), recording():
+            return self._values(model, x, _units(index, x)).detach()
 
     def _values(self, model: nn.Module, x: Tensor, units: Tensor) -> Tensor:
         if self.unit == "class":
@@ -108,8 +110,17 @@ class FeatureVisualisation:
         """Return the rule for ReLUs, number and input; None where they are left alone."""
         if self.fake_relu == "none":
             return None
-        with relu_replaced(lambda _, values: functional.relu(values)) as met, torch.enable_grad():
+        with relu_replaced(lambda _, values: functional.relu(values)) as met, recording():
             self._values(model, x, torch.zeros(1, dtype=torch.int64, device=x.device))
         last = met.count - 1
         every = self.fake_relu == "all"
         return lambda number, values: pass_through_relu(values) if every or number == last else functional.relu(values)
+
+
+def _units(index: Tensor | int, x: Tensor) -> Tensor:
+    """Return the index of every image's unit, int64 (N,); raise InputError for other shapes and types."""
+    units = torch.as_tensor(index, device=x.device)
+    units = units.expand(len(x)) if units.ndim == 0 else units
+    if units.shape != (len(x),) or units.is_floating_point() or units.dtype == torch.bool:
+        raise InputError(f"index must be one whole number, or one for each of the {len(x)} seeds")
+    return units.long()

@@ -265,3 +265,18 @@ def test_foreign_networks_are_read_the_same_through_a_shared_forward(images):
             named = replace(method, layer=method.site(network, images).layer)
             maps = named.maps(together, x, BOTH, create_graph=True)
             torch.testing.assert_close(maps.detach(), method(network, images, BOTH))
+
+
+def test_a_named_layer_that_the_scores_ignore_is_said(images, caplog):
+    class Aside(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.seen, self.aside, self.last = nn.Conv2d(1, 3, 3, 2, 1), nn.Conv2d(1, 3, 3, 2, 1), nn.Linear(3, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.last(self.seen(x).mean((2, 3)) + 0 * self.aside(x).mean((2, 3)))
+
+    with caplog.at_level("WARNING", logger="pellucid.interpreters"):
+        maps = GradCAM(layer="aside")(adapt(filled(Aside())), images, torch.tensor([0, 1, 2, 1]))
+    assert float(maps.abs().max()) == 0
+    assert "do not depend on the map of layer aside" in caplog.text

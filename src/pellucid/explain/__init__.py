@@ -4,7 +4,7 @@ from pellucid.explain.call import explain
 from pellucid.explain.classes import RULES, numbered, targets_of
 from pellucid.explain.decisions import deciding
 from pellucid.explain.explanation import Explanation, titles
-from pellucid.explain.pairs import explain_pairs, joined, probabilities, refusal
+from pellucid.explain.pairs import explain_pairs, joined, logits_of, probabilities, refusal
 
 __all__ = [
     "RULES",
@@ -13,6 +13,7 @@ __all__ = [
     "explain",
     "explain_pairs",
     "joined",
+    "logits_of",
     "numbered",
     "probabilities",
     "refusal",

@@ -11,7 +11,7 @@ from pellucid.errors import InputError, SpecError
 from pellucid.explain.classes import numbered, targets_of
 from pellucid.explain.decisions import deciding
 from pellucid.explain.explanation import Explanation, titles
-from pellucid.explain.pairs import explain_pairs, joined, probabilities, refusal
+from pellucid.explain.pairs import explain_pairs, joined, logits_of, probabilities, refusal
 from pellucid.guard import batches, check_images, check_labels
 from pellucid.models import Classifier, adapt
 from pellucid.protocols import Attack, Interpreter
@@ -47,7 +47,7 @@ def explain(
     >>> found.maps["gradient"].shape, found.maps["cam"].shape
     (torch.Size([2, 2, 1, 28, 28]), torch.Size([2, 2, 7, 7]))
     """
-    network, x, rng = adapt(model), check_images(images), rng or Stream(0)
+    network, x, rng = adapt(model), check_images(images).detach(), rng or Stream(0)
     chosen = tuple(_interpreter(value) for value in interpreters)
     titles(chosen)  # refuses two that are the same
     words = tuple(str(word) for word in classes)
@@ -83,7 +83,7 @@ def _try(
 def _targets(
     network: Classifier, x: Tensor, classes: Sequence[str], labels: Tensor | None, names: Sequence[str]
 ) -> tuple[Tensor, int]:
-    scores = probabilities(network, x)
+    scores = logits_of(network, x)
     if names and len(names) != scores.shape[1]:
         raise InputError(f"{len(names)} names were given for the {scores.shape[1]} classes of the network")
     return targets_of(scores, classes, labels, names), scores.shape[1]

@@ -18,7 +18,7 @@ def targets_of(
 ) -> Tensor:
     """Return the classes to explain, image by image.
 
-    scores (N, K), logits or probabilities; each of M `classes` is one of
+    scores (N, K), logits (probabilities underflow, and then order nothing); each of M `classes` is one of
     "true": the label; "predicted", "runner_up", "least_likely": the class of the highest, second highest, lowest
     score; the name of a class, one of `names`; or its number, 0 to K - 1. A name that is also a number is a name.
     Returns int64 (N, M). Raises InputError for classes that are not there and for "true" without labels.

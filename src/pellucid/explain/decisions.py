@@ -18,11 +18,13 @@ def deciding() -> Iterator[list[str]]:
             if text not in heard:
                 heard.append(text)
 
-    ear, level = Ear(logging.INFO), _LOGGER.level
+    ear, level, passed_on = Ear(logging.INFO), _LOGGER.level, _LOGGER.propagate
     _LOGGER.addHandler(ear)
+    _LOGGER.propagate = passed_on and _LOGGER.isEnabledFor(logging.INFO)  # who did not ask for them hears nothing new
     _LOGGER.setLevel(min(level or logging.INFO, logging.INFO))
     try:
         yield heard
     finally:
         _LOGGER.removeHandler(ear)
         _LOGGER.setLevel(level)
+        _LOGGER.propagate = passed_on

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from pellucid.errors import PellucidError
-from pellucid.guard import frozen
+from pellucid.guard import check_logits, frozen
 from pellucid.maths.notes import noted
 from pellucid.metrics import kendall_tau
 from pellucid.models import Classifier
@@ -50,10 +50,14 @@ def explain_pairs(
 
 
 def probabilities(network: nn.Module, x: Tensor) -> Tensor:
-    """Return the softmax (N, K) of the logits, the network frozen in eval mode."""
+    """Return the softmax (N, K) of the logits, for show: classes are chosen by the logits, which do not underflow."""
+    return logits_of(network, x).softmax(1)
+
+
+def logits_of(network: nn.Module, x: Tensor) -> Tensor:
+    """Return the logits (N, K), the network frozen in eval mode; raise InputError where they are not finite."""
     with frozen(network), torch.no_grad():
-        found: Tensor = network(x).softmax(1)
-    return found
+        return check_logits(network(x), x)
 
 
 def refusal(network: nn.Module, x: Tensor, interpreter: Interpreter) -> PellucidError | None:

@@ -25,7 +25,7 @@ class GuidedBackprop(Doors):
 
     x (N, C, H, W) in [0, 1], target (N,) -> maps (N, C, H, W), signed; target (N, M) -> (N, M, C, H, W) from one
     forward and M backwards. ReLUs count in every spelling: modules, shared or in place, `F.relu`, methods. Those in
-    scripted or compiled modules, and clamps, are not seen.
+    scripted or compiled modules, ReLU6 and clamps are not seen.
     Raises InputError for networks in which no ReLU runs: the map would be the plain gradient.
     Source: Springenberg et al. 2014, section 3.4. Deviations: none.
     """

@@ -43,12 +43,15 @@ class Reading:
     def slope(self, score: Tensor, create_graph: bool, more: bool) -> Tensor:
         """Return the derivative of a score (N,) by the features, as they lie: (N, D, h, w)."""
         try:
-            return self.site.layout.as_map(gradient(score, self.leaf, create_graph, more or create_graph))
+            slope = self.site.layout.as_map(gradient(score, self.leaf, create_graph, more or create_graph))
         except CheckpointError:
             raise InputError(
                 f"{self.site.layer or 'the layer'} lies where activations are checkpointed, and is run again without "
                 "being looked at: switch checkpointing off for the length of the call, or name a layer above it"
             ) from None
+        if self.site.layer and len(slope) and not bool(slope.detach().any()):
+            log.warning("the scores do not depend on the map of layer %s: maps are zero there", self.site.layer)
+        return slope
 
 
 def read(model: nn.Module, x: Tensor, layer: str | None, kind: Kind | None, create_graph: bool) -> Reading:
@@ -59,7 +62,7 @@ def read(model: nn.Module, x: Tensor, layer: str | None, kind: Kind | None, crea
     """
     if not create_graph:
         x = x.detach()
-    name = layer if layer is not None else getattr(_itself(model), "feature_layer", None)
+    name = layer if layer is not None else _declared(model)
     chosen = name is None and not _splits(model)
     if chosen:
         name = _choose(model, x, kind)
@@ -139,6 +142,10 @@ def _candidates(model: nn.Module, x: Tensor, kind: Kind | None) -> dict[str, Lay
 
 def _size(x: Tensor) -> tuple[int, int]:
     return x.shape[2], x.shape[3]
+
+
+def _declared(model: nn.Module) -> str | None:
+    return model.itself.feature_layer if isinstance(model, Classifier) else None
 
 
 def _splits(model: nn.Module) -> bool:

@@ -40,7 +40,7 @@ class SmoothGrad(Doors):
     Raises InputError where the inner interpreter does.
     Source: Smilkov et al. 2017; Zhang & Zhu 2019, equation 3 (n = 100, sigma = 0.1 of the range, inner
     `Gradient(score="log_probability")`). Deviations: the range is that of the image in [0, 1]; the authors' code
-    takes that of the normalised image, which is the same where all channels share one std. Their library's own
+    takes that of the normalised image, which is the same where all channels share mean and std. Their library's own
     default is 0.15, one of their scripts has 0.05.
     """
 

@@ -47,7 +47,7 @@ class _Override(TorchFunctionMode):
 def relu_replaced(rule: Callable[[int, Tensor], Tensor]) -> Iterator[Replaced]:
     """Have rule(number, x) answer for every ReLU inside the block, counted from 0; yields how many there were.
 
-    ReLUs inside compiled or scripted modules, and those written as clamp or maximum, are not seen.
+    ReLUs inside compiled or scripted modules, and those written as ReLU6, clamp or maximum, are not seen.
 
     >>> with relu_replaced(lambda number, x: 2 * x) as met:
     ...     out = functional.relu(torch.tensor([-1.0, 1.0]))

@@ -9,6 +9,7 @@ from torch import Tensor
 Evaluate = Callable[[Tensor, Tensor], Tensor]
 """evaluate(rows, steps) -> one value (of any shape) per pair of an image's row and a step, both (B,)"""
 
+_NO_MEMORY = ("can't allocate memory", "not enough memory")  # what the allocator of the CPU says
 _NUMBERS = 1 << 20  # in flight: 6 images of 3x224x224
 _IMAGES = 128  # of small ones, where launching them takes time
 _IMAGES_ON_CPU = 64  # twice as many are no faster there (32: 6 % slower on a Small network), and want twice the memory
@@ -65,4 +66,4 @@ def _summed(evaluate: Evaluate, rows: Tensor, steps: Tensor, limit: _Limit) -> T
 
 def ran_out_of_memory(error: RuntimeError) -> bool:
     """Say whether an error is that of an allocator, on a GPU or on the CPU."""
-    return isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error)
+    return isinstance(error, torch.OutOfMemoryError) or any(said in str(error) for said in _NO_MEMORY)

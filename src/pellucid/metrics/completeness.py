@@ -34,8 +34,11 @@ def completeness_error(
     """
     if positions not in get_args(Positions):
         raise InputError(f"positions must be mean or sum; got {positions!r}")
-    if maps.ndim < 2 or score.shape != maps.shape[:1]:
-        raise InputError(f"maps must be (N, ...) with scores (N,); got {tuple(maps.shape)} and {tuple(score.shape)}")
+    if not 2 <= maps.ndim <= 4 or score.shape != maps.shape[:1]:
+        raise InputError(
+            f"maps must be (N, ...) of one class each, with scores (N,); got {tuple(maps.shape)} and "
+            f"{tuple(score.shape)}"
+        )
     if isinstance(baseline_score, Tensor) and baseline_score.shape not in ((), score.shape):
         raise InputError(f"baseline scores must be one number or (N,); got {tuple(baseline_score.shape)}")
     start = baseline_score.detach().double() if isinstance(baseline_score, Tensor) else baseline_score

@@ -16,8 +16,9 @@ def evidence(maps: Tensor, size: tuple[int, int], sign: Sign = "magnitude") -> T
     magnitude: sum_c |I_c|, both what speaks for and what speaks against the class; positive: max(sum_c I_c, 0),
     only what speaks for it. The sign is read at the map's own resolution, then the map is resized bilinearly.
 
-    maps (N, h, w) or (N, C, h, w), no larger than size (H, W) -> float64 (N, H, W), in the map's unit. Raises
-    InputError for other shapes and another sign.
+    maps (N, h, w) or (N, C, h, w), no larger than size (H, W) -> float64 (N, H, W), in the map's unit. An axis of
+    classes would be taken for channels: of several classes hand over one, maps[:, m]. Raises InputError for other
+    shapes and another sign.
 
     >>> import torch
     >>> maps = torch.tensor([[[[1.0, -3.0]], [[1.0, 1.0]]]])  # one image, two channels, 1x2 pixels

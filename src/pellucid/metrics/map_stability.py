@@ -5,6 +5,7 @@ from typing import Literal, NamedTuple, get_args
 import torch
 from torch import Tensor, nn
 
+from pellucid.attacks import is_learner
 from pellucid.errors import InputError
 from pellucid.guard import batches, check_images, check_labels
 from pellucid.interpreters.heatmap import reduce_channels
@@ -98,11 +99,12 @@ def stability_under_attack(
     is y_n or not.
 
     x (N, C, H, W) in [0, 1], y (N,) -> tau in [-1, 1], NaN where a map is constant. The summary is over the kept
-    images and says how many there are: for weak networks a mean may rest on one (`stability`). Any attack will do;
-    AAI moves the map and leaves the label alone, others leave few images to keep. reduce "none": the raw signed maps,
-    flattened, channels and all, as the protocol compares CAMs; "abs_sum": magnitudes summed over channels, as Boopathy
-    et al. do for integrated gradients. Random numbers depend on the image's position in `rng`, not on the batch. The
-    network is left as it was found. Raises InputError for images and labels that are none.
+    images and says how many there are: for weak networks a mean may rest on one (`stability`). Any attack will do
+    that looks at each image alone (one that learns from a set would depend on the batch, and is refused); AAI moves
+    the map and leaves the label alone, others leave few images to keep. reduce "none": the raw signed maps, flattened,
+    channels and all, as the protocol compares CAMs; "abs_sum": magnitudes summed over channels, as Boopathy et al. do
+    for integrated gradients. Random numbers depend on the image's position in `rng`, not on the batch. The network is
+    left as it was found. Raises InputError for images and labels that are none, and for attacks that learn.
     Source: Boopathy et al. 2020, section 5 and Table 3; authors' code. Deviations: none known.
 
     >>> from pellucid.attacks import FGSM
@@ -114,6 +116,8 @@ def stability_under_attack(
     (tensor([1.0000, 1.0000], dtype=torch.float64), tensor([ True, False]), 1)
     """
     x, y, rng = *_checked(x, y, reduce), rng or Stream()
+    if is_learner(attack):
+        raise InputError("the attack learns from all images at once: its images would depend on the batch")
     tau = torch.full((len(x),), torch.nan, dtype=torch.float64, device=x.device)
     kept, adversarial = torch.zeros(len(x), dtype=torch.bool, device=x.device), x.clone()
     for rows in batches(torch.arange(len(x), device=x.device), batch_size):

@@ -11,7 +11,7 @@ from torch import Tensor
 from pellucid.attacks import is_learner
 from pellucid.data.split import Split
 from pellucid.errors import DataError, SpecError
-from pellucid.explain import Explanation, deciding, explain_pairs, joined, probabilities, refusal, targets_of, titles
+from pellucid.explain import Explanation, deciding, explain_pairs, joined, logits_of, refusal, targets_of, titles
 from pellucid.models import Classifier
 from pellucid.protocols import Attack, AttackField, DataField, InterpreterField, Part
 from pellucid.rng import Stream, derive
@@ -99,7 +99,7 @@ class Explain:
             if is_learner(self.attack):
                 raise DataError(f"{name_of(self.attack)} learns from labelled images, and {split.name} has no labels")
         x = split.images(slice(1)).to(io.device)
-        targets_of(probabilities(network, x), self.classes, split.labels[:1].to(io.device), names)
+        targets_of(logits_of(network, x), self.classes, split.labels[:1].to(io.device), names)
         for interpreter in self.interpreters:
             if (error := refusal(network, x, interpreter)) is not None:
                 raise error
@@ -118,7 +118,7 @@ class Explain:
     ) -> dict[str, Tensor]:
         x, y = split.images(rows).to(io.device), split.labels[rows].to(io.device) if split.labelled else None
         rng = Stream(derive(self.seed, "explain"), rows.to(io.device))
-        targets = targets_of(probabilities(network, x), self.classes, y, names)
+        targets = targets_of(logits_of(network, x), self.classes, y, names)
         found = explain_pairs(network, x, targets, attack, self.interpreters, rng, y)
         return found if y is None else found | {"labels": y}
 

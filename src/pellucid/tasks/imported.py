@@ -26,6 +26,7 @@ from pellucid.tasks.io import Io
 
 _REFERENCE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
+_PLAIN = (bool, int, float, str, tuple, type(None))
 _named: set[str] = set()  # what was named in this process: nothing else is imported
 
 PerChannel = Annotated[Reals, BeforeValidator(lambda value: (value,) if isinstance(value, (int, float)) else value)]
@@ -43,7 +44,8 @@ class ImportedNetwork:
 
     The attribute is a Classifier, any module from images to logits, or what returns one when it is called without
     arguments. mean, std, feature_layer and head are as for `models.adapt`. The network is known by its sha256: of
-    the reference, its structure as torch prints it, the source files of its classes, and every weight and buffer.
+    the reference, its structure as torch prints it, the source files of its classes, the numbers and words that its
+    modules hold, and every weight and buffer; functions of other files are not seen.
     It is made again whenever it is needed and refused if it then is another one, as with random weights that
     nobody seeded. Code runs only where `of` named it in the same process, never because a description on disk does.
     """
@@ -135,6 +137,9 @@ def _identity(reference: str, network: Classifier) -> str:
     total = hashlib.sha256(f"{reference}\n{_ADDRESS.sub('', repr(network))}\n".encode())
     for path in _sources(reference, network):
         total.update(path.read_bytes())
+    for name, module in network.named_modules():  # numbers and words that forward passes may read
+        plain = {k: v for k, v in vars(module).items() if k != "training" and isinstance(v, _PLAIN)}
+        total.update(f"{name} {sorted(plain.items(), key=lambda pair: pair[0])}\n".encode())
     for name, tensor in sorted([*network.named_parameters(), *network.named_buffers()], key=lambda pair: pair[0]):
         total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         total.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
