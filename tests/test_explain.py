@@ -239,3 +239,16 @@ def test_classes_are_chosen_by_logits_which_do_not_underflow():
 
     found = explain(Sure(), torch.rand(2, 1, 2, 2), classes=("predicted", "runner_up", "least_likely"))
     assert found.targets.tolist() == [[0, 3, 2]] * 2
+
+
+def test_one_word_is_one_interpreter_one_class_and_an_attack():
+    import torch
+
+    from pellucid.explain import explain
+    from pellucid.models import SmallCNN
+
+    network, x = SmallCNN().build(1, (28, 28), 10), torch.rand(2, 1, 28, 28)
+    found = explain(network, x, "cam", classes="runner_up", attack="pgd eps=0.1 steps=2")
+    assert list(found.maps) == ["cam"]
+    assert found.targets.shape == (2, 1)
+    assert 0 < float((found.adversarial - x).abs().max()) <= 0.1 + 1e-6

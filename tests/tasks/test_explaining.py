@@ -149,3 +149,16 @@ def test_the_time_it_may_take(ready):
     from pellucid.tasks.graph import rehearse
 
     assert rehearse(replace(EXPLAINED, classes=("predicted", "runner_up"), attack=PGD(eps=0.1, steps=1)), ready) > 0
+
+
+def test_a_reader_is_told_of_other_class_names_and_of_pictures_left_out():
+    from dataclasses import replace
+
+    from pellucid.data import Digits
+    from pellucid.tasks.explaining import remarks
+
+    split = Digits().load("test")
+    assert remarks(split, split.classes, 5) == []
+    (said,) = remarks(split, tuple("ABCDEFGHIJ"), 5)
+    assert "named as the network's (A, B, C, ...), not as those of digits (0, 1, 2, ...)" in said
+    assert remarks(replace(split, labelled=False), split.classes, 16) == ["the first 16 of 400 pictures are explained"]

@@ -22,11 +22,11 @@ from pellucid.spec import Member
 def explain(
     model: nn.Module,
     images: Tensor,
-    interpreters: Sequence[str | Mapping[str, Any] | Interpreter] = ("gradient",),
+    interpreters: str | Sequence[str | Mapping[str, Any] | Interpreter] = ("gradient",),
     *,
-    classes: Sequence[str | int] = ("predicted",),
+    classes: str | Sequence[str | int] = ("predicted",),
     labels: Tensor | None = None,
-    attack: Attack | None = None,
+    attack: str | Attack | None = None,
     rng: Stream | None = None,
     names: Sequence[str] = (),
     batch_size: int = 64,
@@ -35,7 +35,8 @@ def explain(
 
     model: any network from images to logits (N, K); one that is no Classifier is adapted without normalisation
     (`models.adapt` gives it one, and a head). images: float (N, C, H, W) in [0, 1], on the model's device.
-    interpreters: names, names with fields ("smooth_grad inner=gradient samples=20"), or descriptions.
+    interpreters: names, names with fields ("smooth_grad inner=gradient samples=20"), or descriptions; one
+    alone will do, as for classes; an attack may be spelled like that, too ("pgd eps=0.1").
     classes: see `targets_of`; `names` are those of the K classes. The attack moves images away from `labels`, without
     them from the predicted class; one that learns from many images learns from these. The result does not depend on
     batch_size beyond rounding; the model is left as it was found. Raises InputError for images, labels and classes
@@ -48,9 +49,12 @@ def explain(
     (torch.Size([2, 2, 1, 28, 28]), torch.Size([2, 2, 7, 7]))
     """
     network, x, rng = adapt(model), check_images(images).detach(), rng or Stream(0)
-    chosen = tuple(_interpreter(value) for value in interpreters)
+    attack = _read(attack, "attack") if isinstance(attack, str) else attack
+    chosen = tuple(
+        _interpreter(value) for value in ((interpreters,) if isinstance(interpreters, str) else interpreters)
+    )
     titles(chosen)  # refuses two that are the same
-    words = tuple(str(word) for word in classes)
+    words = tuple(str(word) for word in ((classes,) if isinstance(classes, str) else classes))
     labels = None if labels is None else check_labels(labels, len(x), single=True).to(x.device)
     if len(x):
         _try(network, x[:1], chosen, words, None if labels is None else labels[:1], names)
@@ -92,11 +96,15 @@ def _targets(
 def _interpreter(value: str | Mapping[str, Any] | Interpreter) -> Interpreter:
     if isinstance(value, Interpreter) and not isinstance(value, (str, Mapping)):
         return value  # also somebody's own, which is not registered
+    found: Interpreter = _read(value, "interpreter")
+    return found
+
+
+def _read(value: Any, kind: str) -> Any:
     try:
-        found: Interpreter = Member("interpreter").read(value)
+        return Member(kind).read(value)
     except ValueError as error:
         raise SpecError(str(error)) from None
-    return found
 
 
 def _taught(attack: Attack | None, network: Classifier, x: Tensor, labels: Tensor | None, rng: Stream) -> Attack | None:

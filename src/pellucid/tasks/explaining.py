@@ -79,7 +79,7 @@ class Explain:
             found.append(part)
             io.progress(int(rows[-1]) + 1, n)
         write_tensors(io.scratch / MAPS, joined(found))
-        decisions = self._decisions(io)
+        decisions = [*remarks(split, names, n), *self._decisions(io)]
         said = {"classes": list(self.classes), "names": list(names), "decisions": decisions}
         write_json(io.scratch / EXPLAINED, said | {"images": None if split.names is None else list(split.names[:n])})
         return [MAPS, EXPLAINED]
@@ -126,6 +126,17 @@ class Explain:
         path = io.scratch / _HEARD
         found: list[str] = read_json(path)["decisions"] if path.is_file() else []
         return found
+
+
+def remarks(split: Split, names: Sequence[str], n: int) -> list[str]:
+    """Return what a reader must know of the images: whose class names are shown, and how many were left out."""
+    said = []
+    if split.labelled and tuple(names) != split.classes:
+        ours, theirs = (", ".join(words[:3]) for words in (names, split.classes))
+        said.append(f"classes are named as the network's ({ours}, ...), not as those of {split.name} ({theirs}, ...)")
+    if not split.labelled and n < len(split):
+        said.append(f"the first {n} of {len(split)} pictures are explained")
+    return said
 
 
 def explanation(task: Explain, result: Result) -> Explanation:
