@@ -85,9 +85,16 @@ class ResNet18(Classifier):
 
 
 def built(which: str, device: str) -> Classifier:
-    """Return an untrained network, the same every time."""
+    """Return an untrained network, the same every time.
+
+    Its biases are drawn, since without any a Small network has the same gradient all along a path from black, and
+    every quadrature agrees with every other.
+    """
     with global_seed(0):
         network = SmallCNN().build(3, (32, 32), 10) if which == "small" else ResNet18()
+        for name, values in network.named_parameters():
+            if name.endswith("bias"):
+                nn.init.normal_(values, std=0.1)
     return network.to(device).eval()
 
 
@@ -106,18 +113,18 @@ def race(which: str, n: int, contenders: dict[str, Contender], device: str, note
 def integrated(which: str, n: int, device: str) -> Race:
     """Integrated gradients, equal steps."""
     ours = {"pellucid": lambda net, x, y: IntegratedGradients(steps=STEPS)(net, x, y)}
-    note = f"{STEPS} midpoints, N = {n}; zennit's points are the right ends, so its maps differ"
+    note = f"{STEPS} midpoints, N = {n}; captum's default has Gauss-Legendre points, zennit right ends: other maps"
     return race(which, n, ours | captum_integrated() | zennit_integrated(), device, note)
 
 
 def captum_integrated() -> dict[str, Contender]:
-    """Return captum as it is by default, and with chunks as large as ours."""
+    """Return captum as it is by default, and with our midpoints, in chunks as large as ours."""
     if not CAPTUM:
         return {}
     from captum.attr import IntegratedGradients as Theirs
 
     def plain(net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        found: Tensor = Theirs(net).attribute(x, target=y, n_steps=STEPS, method="riemann_middle")
+        found: Tensor = Theirs(net).attribute(x, target=y, n_steps=STEPS)
         return found
 
     def chunked(net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
@@ -127,7 +134,7 @@ def captum_integrated() -> dict[str, Contender]:
         )
         return found
 
-    return {"captum, all at once (default)": plain, "captum, chunks as ours": chunked}
+    return {"captum, all at once (default)": plain, "captum, our points, chunks as ours": chunked}
 
 
 def zennit_integrated() -> dict[str, Contender]:
