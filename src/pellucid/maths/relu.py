@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-Rule = Callable[[Tensor], Tensor]
+Rule = Callable[[int, Tensor], Tensor]
+"""rule(number, x) -> what stands for the ReLU of x, the ReLUs of a block counted from 0"""
 
 _RELUS = (torch.relu, torch.relu_, functional.relu, functional.relu_, Tensor.relu, Tensor.relu_)
 _IN_PLACE = (torch.relu_, functional.relu_, Tensor.relu_)
@@ -28,7 +29,7 @@ class Replaced:
 
 
 class _Override(TorchFunctionMode):
-    def __init__(self, rule: Callable[[int, Tensor], Tensor], met: Replaced) -> None:
+    def __init__(self, rule: Rule, met: Replaced) -> None:
         super().__init__()
         self.rule, self.met = rule, met
 
@@ -44,7 +45,7 @@ class _Override(TorchFunctionMode):
 
 
 @contextlib.contextmanager
-def relu_replaced(rule: Callable[[int, Tensor], Tensor]) -> Iterator[Replaced]:
+def relu_replaced(rule: Rule) -> Iterator[Replaced]:
     """Have rule(number, x) answer for every ReLU inside the block, counted from 0; yields how many there were.
 
     ReLUs inside compiled or scripted modules, and those written as ReLU6, clamp or maximum, are not seen.

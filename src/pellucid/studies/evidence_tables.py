@@ -93,8 +93,10 @@ def _readings(rows: list[dict[str, Any]], networks: tuple[str, ...]) -> list[str
             f"{ahead} of {len(asked)} maps find it better than image contrast, which asks no network "
             f"({nobody['precision']['value']:.3f})"
         )
+    asked = [row for row in rows if row["interpreter"] != NOBODY]
     means = {
-        label: torch.tensor([r["precision"]["value"] for r in rows if r["network"] == label][1:]) for label in networks
+        label: torch.tensor([row["precision"]["value"] for row in asked if row["network"] == label])
+        for label in networks
     }
     said.append(
         "average precision, mean over the maps: "

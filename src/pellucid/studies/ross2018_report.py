@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 from pellucid.spec import register
-from pellucid.store import write_atomic
 from pellucid.tasks.io import Io
 from pellucid.tasks.training import TaskField
 
@@ -24,11 +23,8 @@ class Ross2018Report:
 
     def run(self, io: Io) -> list[str]:
         """Render the page and its figures."""
-        from pellucid.studies.page.files import files
+        from pellucid.studies.page.files import written
         from pellucid.studies.ross2018_page import build_report  # only who draws pays for it
 
         report = build_report(io, self.tables, tuple(zip(self.choices[::2], self.choices[1::2])))
-        made = files(report)
-        for name, content in made.items():
-            write_atomic(io.scratch / name, content)
-        return list(made)
+        return written(io, report)

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 from pellucid.spec import register
-from pellucid.store import write_atomic
 from pellucid.tasks.io import Io
 from pellucid.tasks.training import TaskField
 
@@ -24,10 +23,7 @@ class StabilityReport:
 
     def run(self, io: Io) -> list[str]:
         """Render the page and its figures."""
-        from pellucid.studies.page.files import files  # only who draws pays for it
+        from pellucid.studies.page.files import written  # only who draws pays for it
         from pellucid.studies.page.stability import build_report
 
-        made = files(build_report(io, self))
-        for name, content in made.items():
-            write_atomic(io.scratch / name, content)
-        return list(made)
+        return written(io, build_report(io, self))

@@ -12,9 +12,19 @@ from pellucid.report import (
     to_markdown,
     to_png,
 )
+from pellucid.store import write_atomic
+from pellucid.tasks.io import Io
 
 Drawn = CurveFigure | HeatmapFigure | BoxFigure | Gallery
 NAMES = {CurveFigure: "curves", HeatmapFigure: "matrix", BoxFigure: "norms", Gallery: "gallery"}
+
+
+def written(io: Io, report: Report) -> list[str]:
+    """Write every file of a report into a task's scratch folder and return their names."""
+    made = files(report)
+    for name, content in made.items():
+        write_atomic(io.scratch / name, content)
+    return list(made)
 
 
 def files(report: Report) -> dict[str, bytes]:
