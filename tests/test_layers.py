@@ -19,7 +19,7 @@ LAYERS = (
     ("attacks",),
     ("metrics", "feature_visualisation"),
     ("defences",),
-    ("store", "dist", "train", "evaluate", "explain"),
+    ("store", "dist", "averaging", "stopping", "tracking", "watching", "train", "evaluate", "explain"),
     ("report",),
     ("tasks",),
     ("judge", "humanstudy"),

@@ -5,10 +5,11 @@ Shapes: x (N, C, H, W) float in [0, 1]; y (N,) int64; logits (N, K).
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
+from pellucid.errors import InputError
 from pellucid.rng import Stream
 from pellucid.spec import member
 
@@ -26,6 +27,13 @@ Mode = Literal["eval", "train"]
 Part = Literal["train", "validation", "test"]
 
 
+def _no_networks(task: Any) -> nn.Module:
+    raise InputError(
+        "this defence learns from a teacher: the training task hands it over; in a loop of your own give "
+        "Context(network=lambda task: teacher)"
+    )
+
+
 @dataclass(frozen=True)
 class Context:
     """Where a training run stands when it asks a defence for its loss."""
@@ -34,6 +42,8 @@ class Context:
     step: int = 0
     seed: int = 0
     positions: Tensor | None = None  # places of the batch's samples in the training set
+    network: Callable[[Any], nn.Module] = _no_networks  # the network that a task made: a teacher, in eval mode
+    unlabelled: Tensor | None = None  # images of which no label is known, besides the batch
 
     @property
     def stream(self) -> Stream:

@@ -30,11 +30,16 @@ HOMES = {
     "data": "pellucid.data",
     "optimiser": "pellucid.optimisers",
     "ramp": "pellucid.schedule",
+    "schedule": "pellucid.schedule",
+    "augmentation": "pellucid.data",
+    "average": "pellucid.averaging",
+    "stop": "pellucid.stopping",
     "visualisation": "pellucid.feature_visualisation",
     "task": "pellucid.studies",
 }
 
 _REGISTRY: dict[str, dict[str, type]] = {kind: {} for kind in HOMES}
+_PRESETS: dict[str, dict[str, Any]] = {kind: {} for kind in HOMES}
 _C = TypeVar("_C", bound=type)
 
 
@@ -244,14 +249,44 @@ def entries(kind: str) -> Iterator[tuple[str, type]]:
         yield name, _REGISTRY[kind][name]
 
 
+def preset(kind: str, name: str, value: Any) -> Any:
+    """File a description under a name of its own, under which its fields may still be changed; returns it.
+
+    A preset is read as what it stands for: its digest is that of the description spelled out.
+    """
+    if kind_of(value) != kind or name in _REGISTRY[kind] or name in _PRESETS[kind]:
+        raise TypeError(f"{name!r} cannot stand for this {kind}: it must be one, and the name be free")
+    _PRESETS[kind][name] = value
+    return value
+
+
+def presets(kind: str) -> dict[str, Any]:
+    """Return the descriptions of a kind that have a name of their own, sorted by name."""
+    importlib.import_module(HOMES[kind])
+    return dict(sorted(_PRESETS[kind].items()))
+
+
 def lookup(kind: str, name: str) -> type:
     """Return the class registered under `kind` and `name`; raise SpecError that lists the known names."""
     if kind not in HOMES:
         raise SpecError(f"there is no kind {kind!r}; known kinds: {', '.join(HOMES)}")
     known = names(kind)
+    if name in _PRESETS[kind]:
+        return type(_PRESETS[kind][name])
     if name not in _REGISTRY[kind]:
+        known = sorted([*known, *_PRESETS[kind]])
         raise SpecError(f"there is no {kind} called {echo(name)}; known: {', '.join(known)}")
     return _REGISTRY[kind][name]
+
+
+def _made(kind: str, name: str, fields: Mapping[str, Any]) -> Any:
+    """Return the description called `name` with these fields; a preset keeps its others."""
+    cls = lookup(kind, name)
+    ready = _PRESETS[kind].get(name)
+    if ready is None:
+        return cls(**fields)
+    own = {f.name: getattr(ready, f.name) for f in dataclasses.fields(cls)}
+    return cls(**own | dict(fields))
 
 
 # ---------------------------------------------------------------------------------------------- dictionaries
@@ -280,7 +315,7 @@ def from_dict(value: Any, kind: str | None = None) -> Any:
 
 def _read(value: Any, kind: str | None) -> Any:
     if isinstance(value, str) and kind is not None:
-        return lookup(kind, value)()
+        return _made(kind, value, {})
     if not isinstance(value, Mapping):
         raise SpecError(f"a {kind or 'description'} must be a name or a table of fields, not {echo(value)}")
     tag = kind if kind in value else next((key for key in value if key in HOMES and isinstance(value[key], str)), None)
@@ -291,7 +326,7 @@ def _read(value: Any, kind: str | None) -> Any:
     if odd := [key for key in value if not isinstance(key, str)]:
         raise SpecError(f"fields have names, not {echo(odd[0])}")
     fields = {key: _inner(part) for key, part in value.items() if key != tag}
-    return lookup(tag, value[tag])(**fields)
+    return _made(tag, value[tag], fields)
 
 
 def _inner(value: Any) -> Any:

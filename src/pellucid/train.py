@@ -4,35 +4,85 @@ import functools
 import json
 import math
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from pellucid.averaging import Average, refresh_statistics
+from pellucid.data.augment import Augmentation
 from pellucid.data.split import Split
 from pellucid.errors import CheckpointError, TrainingError
-from pellucid.guard import frozen
-from pellucid.maths.losses import cross_entropy
-from pellucid.maths.passes import Passes, counted, gradient, note_backward
+from pellucid.maths.passes import Passes, counted, note_backward
 from pellucid.models.classifier import Classifier
 from pellucid.optimisers import Optimiser
-from pellucid.protocols import Context, Defence, Progress, silent
+from pellucid.protocols import Attack, Context, Defence, Progress, silent
 from pellucid.rng import derive, global_seed, permutation
+from pellucid.stopping import Stop, metric_score
 from pellucid.store import write_tensors
+from pellucid.watching import WATCHED, batch_figures, figures
 
 
 @dataclass
 class Run:
-    """Where a training run stands: steps taken, what was logged, what it cost so far."""
+    """Where a training run stands: steps taken, what was logged, what it cost so far, whether and why it stopped.
+
+    kept is the step of the network that is kept, and its score, where the best of the run is wanted.
+    """
 
     step: int = 0
     history: list[dict[str, float]] = field(default_factory=list)
     seconds: float = 0.0
     passes: Passes = field(default_factory=Passes)
+    stopped: str | None = None
+    kept: int | None = None
+    score: float = -math.inf
+
+
+Precision = Literal["float32", "bfloat16"]
+Networks = Callable[[Any], nn.Module]
+Log = Callable[[int, dict[str, float]], None]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a network is trained besides its defence and optimiser; the defaults do nothing.
+
+    augmentation  changes every batch, on the device
+    average       the network that is kept is a mean of those along the way (EMA, SWA)
+    precision     bfloat16: forward passes under autocast, losses and weights in float32
+    accumulate    a batch is cut into so many, one after the other; the defence sees each as a batch of its own
+    watch         the attack of the logged figures attacked_accuracy and attacked_training_accuracy
+    stop          a rule that ends training, and says which network is kept
+    keep          "last", or the logged figure by which the best network is kept
+    unlabelled    images without labels, a batch of which goes with every step
+    networks      gives the networks that tasks made, to defences that have a teacher
+    channels_last and compiled change speed, and results by rounding only
+    log           hears the figures as they are logged
+    """
+
+    augmentation: Augmentation | None = None
+    average: Average | None = None
+    precision: Precision = "float32"
+    accumulate: int = 1
+    watch: Attack | None = None
+    stop: Stop | None = None
+    keep: str | None = None
+    unlabelled: Split | None = None
+    networks: Networks | None = None
+    channels_last: bool = False
+    compiled: bool = False
+    log: Log | None = None
+
+    def scored(self, figures: dict[str, float]) -> float | None:
+        """Return how good the network is by what is kept, None where the last one is."""
+        if self.keep is not None:
+            return None if self.keep == "last" else metric_score(self.keep, figures)
+        return None if self.stop is None else self.stop.score(figures)
 
 
 class TrainingStep(nn.Module):
@@ -75,6 +125,7 @@ def fit(
     seed: int,
     shuffle: bool = True,
     log_every: int = 100,
+    recipe: Recipe = Recipe(),
     checkpoint: Path | None = None,
     checkpoint_seconds: float = 60.0,
     progress: Progress = silent,
@@ -82,69 +133,235 @@ def fit(
     """Train a network in place and return what was logged; goes on from `checkpoint` where there is one.
 
     Random numbers depend on (seed, step) alone, so a run that was killed ends with the same weights, bit for bit
-    on CPU at the same thread count. Every `log_every` steps: the loss terms, and accuracy, cross-entropy and mean
-    squared input-gradient norm on the first 512 validation images.
+    on CPU at the same thread count. Every `log_every` steps: the loss terms, the learning rate, the norm of the loss's
+    gradient in the weights, and the figures of `watching` on the batch and on the first 512 validation images.
     Raises TrainingError, with the step and the term named, when a loss term or the gradient is not finite; the
     network, and `checkpoint` where one was given, is then the last good one.
     """
-    device = network.mean.device
-    train, watched = train.to(device), (validation.images(slice(512)).to(device), validation.labels[:512].to(device))
-    body = TrainingStep(network, defence).train()
-    weights = [p for p in network.parameters() if p.requires_grad]
-    moves = optimiser.build(weights)
-    run = _restore(network, moves, checkpoint) or Run()
-    began, saved = time.monotonic() - run.seconds, time.monotonic()
-    statistics: list[tuple[Tensor, Tensor]] = []
+    loop = Loop(network, defence, optimiser, train, validation, steps, batch_size, seed, shuffle, log_every, recipe)
+    return loop.run(checkpoint, checkpoint_seconds, progress)
 
-    def save() -> None:
+
+class Loop:
+    """The state of one training run: networks, optimiser, position, and the best network where it is wanted."""
+
+    def __init__(
+        self,
+        network: Classifier,
+        defence: Defence,
+        optimiser: Optimiser,
+        train: Split,
+        validation: Split,
+        steps: int,
+        batch_size: int,
+        seed: int,
+        shuffle: bool,
+        log_every: int,
+        recipe: Recipe,
+    ) -> None:
+        self.network, self.optimiser, self.recipe = network, optimiser, recipe
+        self.steps, self.batch_size, self.seed, self.shuffle = steps, batch_size, seed, shuffle
+        self.log_every = log_every
+        self.device = network.mean.device
+        if recipe.channels_last:
+            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if recipe.compiled:
+            network.compile()
+        self.body = TrainingStep(network, defence).train()
+        self.train = train.to(self.device)
+        self.unlabelled = None if recipe.unlabelled is None else recipe.unlabelled.to(self.device)
+        watched = slice(WATCHED)
+        self.watched = validation.images(watched).to(self.device), validation.labels[watched].to(self.device)
+        self.weights = [p for p in network.parameters() if p.requires_grad]
+        self.moves = optimiser.build(self.weights)
+        self.averaged = None if recipe.average is None else recipe.average.build(network)
+        self.best: dict[str, Tensor] = {}
+        self.position = Run()
+
+    def run(self, checkpoint: Path | None, checkpoint_seconds: float, progress: Progress) -> Run:
+        """Train to the end, or until the rule stops it; the network is then the one to keep."""
+        self._restore(checkpoint)
+        run = self.position
+        began, saved = time.monotonic() - run.seconds, time.monotonic()
+
+        def save() -> None:
+            run.seconds = time.monotonic() - began
+            if checkpoint is not None:
+                self._save(checkpoint)
+
+        def stop_before_step(statistics: list[tuple[Tensor, Tensor]]) -> None:
+            for buffer, was in statistics:  # a forward pass moves those of batch normalisation
+                buffer.copy_(was)
+            if self._finite():
+                save()
+            else:  # the step before made them so: go back to the last checkpoint
+                self._restore(checkpoint)
+
+        if run.step == 0:
+            save()  # there is always a last good network
+        while run.step < self.steps and run.stopped is None:
+            loss = self._step(stop_before_step)
+            if time.monotonic() - saved > checkpoint_seconds and self._finite():
+                save()  # only then: a step may leave float32 at a finite gradient
+                saved = time.monotonic()
+            last = run.history[-1] if run.history else {}
+            progress(run.step, self.steps, loss=loss, accuracy=last.get("validation_accuracy", math.nan))
+        values = {f"weight {k}": v.sum() for k, v in self.network.state_dict().items()}
+        _check_finite(values, run.step, lambda: stop_before_step([]))
+        self._finish()
         run.seconds = time.monotonic() - began
-        if checkpoint is not None:
-            _save(checkpoint, network, moves, run)
+        return run
 
-    def finite() -> bool:
-        return all(bool(torch.isfinite(value).all()) for value in network.state_dict().values())
-
-    def stop_before_step() -> None:
-        for buffer, was in statistics:  # a forward pass moves those of batch normalisation
-            buffer.copy_(was)
-        if finite():
-            save()
-        else:  # the step before made them so: go back to the last checkpoint
-            _restore(network, moves, checkpoint)
-
-    if run.step == 0:
-        save()  # there is always a last good network
-    for step in range(run.step, steps):
-        rows = batch_rows(len(train), batch_size, step, seed, shuffle).to(device)
-        ctx = Context(progress=step / steps, step=step, seed=seed, positions=rows)
-        statistics = [(buffer, buffer.clone()) for buffer in network.buffers()]
-        with counted() as cost, global_seed(derive(seed, "step", step), device):
-            terms = body(train.images(rows), train.labels[rows], ctx)
-            _check_finite(terms, step, stop_before_step)
-            moves.zero_grad()
-            note_backward(len(rows))
-            torch.autograd.backward(torch.stack(list(terms.values())).sum())
-        _check_finite({"gradient of the loss": _gradient_norm(weights)}, step, stop_before_step)
-        optimiser.prepare(moves, step)
-        moves.step()
+    def _step(self, stop: Callable[[list[tuple[Tensor, Tensor]]], None]) -> float:
+        """Take one step and log it where a log is due; return the loss."""
+        run, step = self.position, self.position.step
+        rows = batch_rows(len(self.train), self.batch_size, step, self.seed, self.shuffle).to(self.device)
+        ctx = Context(progress=step / self.steps, step=step, seed=self.seed, positions=rows)
+        if self.recipe.networks is not None:
+            ctx = replace(ctx, network=self.recipe.networks)
+        statistics = [(buffer, buffer.clone()) for buffer in self.network.buffers()]
+        x, y = self._images(self.train, rows, ctx), self.train.labels[rows]
+        with counted() as cost, global_seed(derive(self.seed, "step", step), self.device):
+            terms = self._gradient(x, y, ctx, lambda: stop(statistics))
+        norm = _gradient_norm(self.weights)
+        _check_finite({"gradient of the loss": norm}, step, lambda: stop(statistics))
+        self.optimiser.prepare(self.moves, ctx)
+        self.moves.step()
+        if self.averaged is not None and self.recipe.average is not None:
+            self.recipe.average.update(self.averaged, self.network, ctx)
         run.step += 1
-        if run.step % log_every == 0 or run.step == steps:
+        if run.step % self.log_every == 0 or run.step == self.steps:
             with counted() as watching:
-                figures = _watch(network, *watched)
+                row = self._log(x, y, {k: float(v) for k, v in terms.items()}, float(norm))
             cost.forward, cost.backward = cost.forward + watching.forward, cost.backward + watching.backward
-            run.history.append({"step": run.step, **{k: float(v.detach()) for k, v in terms.items()}, **figures})
+            self._take_note(row)
         run.passes.forward += cost.forward
         run.passes.backward += cost.backward
-        if time.monotonic() - saved > checkpoint_seconds and finite():  # a step may leave float32 at a finite gradient
-            save()
-            saved = time.monotonic()
-        last = run.history[-1] if run.history else {}
-        loss = sum(float(v.detach()) for v in terms.values())
-        progress(run.step, steps, loss=loss, accuracy=last.get("validation_accuracy", math.nan))
-    _check_finite({f"weight {k}": v.sum() for k, v in network.state_dict().items()}, steps, stop_before_step)
-    run.seconds = time.monotonic() - began
-    network.eval()
-    return run
+        return sum(float(v) for v in terms.values())
+
+    def _gradient(self, x: Tensor, y: Tensor, ctx: Context, stop: Callable[[], None]) -> dict[str, Tensor]:
+        """Leave the gradient of the loss in the weights and return the terms; a batch may come in several parts."""
+        self.moves.zero_grad()
+        total: dict[str, Tensor] = {}
+        for part in torch.arange(len(x), device=self.device).chunk(self.recipe.accumulate):
+            places = None if ctx.positions is None else ctx.positions[part]
+            unlabelled = self._unlabelled(ctx, part)
+            now = replace(ctx, positions=places, unlabelled=unlabelled)
+            with self._autocast():
+                terms = self.body(x[part], y[part], now)
+            _check_finite(terms, ctx.step, stop)
+            note_backward(len(part))
+            share = len(part) / len(x)
+            self._backward(torch.stack(list(terms.values())).sum() * share)
+            for name, value in terms.items():
+                total[name] = total.get(name, torch.zeros_like(value.detach())) + share * value.detach()
+        return total
+
+    def _backward(self, loss: Tensor) -> None:
+        try:
+            torch.autograd.backward(loss)
+        except RuntimeError as error:
+            if self.recipe.compiled and "double backward" in str(error):
+                raise TrainingError(
+                    "torch.compile cannot differentiate twice, as this defence needs: train without compiled"
+                ) from None
+            raise
+
+    def _images(self, split: Split, rows: Tensor, ctx: Context) -> Tensor:
+        x = split.images(rows)
+        if self.recipe.augmentation is not None:
+            x = self.recipe.augmentation(x, rng=ctx.stream.child("augmentation"))
+        return x.contiguous(memory_format=torch.channels_last) if self.recipe.channels_last else x
+
+    def _unlabelled(self, ctx: Context, part: Tensor) -> Tensor | None:
+        if self.unlabelled is None:
+            return None
+        seed = derive(self.seed, "unlabelled")
+        rows = batch_rows(len(self.unlabelled), self.batch_size, ctx.step, seed, True).to(self.device)
+        share = part[part < len(rows)]
+        return self._images(self.unlabelled, rows[share], replace(ctx, positions=rows[share]))
+
+    def _autocast(self) -> torch.autocast:
+        wanted = self.recipe.precision == "bfloat16"
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=wanted)
+
+    def _measured(self) -> Classifier:
+        """Return the network that would be kept now; of an average that needs new statistics, the one in training."""
+        if self.averaged is None or self.recipe.average is None or self.recipe.average.needs_statistics:
+            return self.network
+        return cast(Classifier, self.averaged.module)
+
+    def _log(self, x: Tensor, y: Tensor, terms: dict[str, float], norm: float) -> dict[str, float]:
+        network, watch = self._measured(), self.recipe.watch
+        with self._autocast():
+            batch = batch_figures(network, x, y, watch, self.seed)
+            found = figures(network, *self.watched, watch, self.seed)
+        pace = {"learning_rate": float(self.moves.param_groups[0]["lr"]), "gradient_norm": norm}
+        return {"step": self.position.step, **terms, **pace, **batch, **found}
+
+    def _take_note(self, row: dict[str, float]) -> None:
+        """Keep the row, the network if it is the best so far, and the reason to stop if there is one."""
+        run = self.position
+        run.history.append(row)
+        if self.recipe.log is not None:
+            self.recipe.log(run.step, row)
+        score = self.recipe.scored(row)
+        if score is not None and score > run.score:
+            run.kept, run.score = run.step, score
+            self.best = {k: v.detach().clone() for k, v in self._measured().state_dict().items()}
+        if self.recipe.stop is not None:
+            run.stopped = self.recipe.stop.reason(run.history)
+
+    def _finish(self) -> None:
+        if self.best:
+            self.network.load_state_dict(self.best)
+        elif self.averaged is not None:
+            self.network.load_state_dict(self.averaged.module.state_dict())
+            if self.recipe.average is not None and self.recipe.average.needs_statistics:
+                refresh_statistics(self.network, self._every_image())
+        self.network.eval()
+
+    def _every_image(self) -> Iterator[Tensor]:
+        yield from (self.train.images(rows) for rows in torch.split(torch.arange(len(self.train)), self.batch_size))
+
+    def _finite(self) -> bool:
+        return all(bool(torch.isfinite(value).all()) for value in self.network.state_dict().values())
+
+    def _save(self, path: Path) -> None:
+        tensors = {f"network.{k}": v for k, v in self.network.state_dict().items()}
+        for index, state in self.moves.state_dict()["state"].items():
+            tensors |= {f"optimiser.{index}.{k}": torch.as_tensor(v) for k, v in state.items() if v is not None}
+        if self.averaged is not None:
+            tensors |= {f"average.{k}": v for k, v in self.averaged.state_dict().items()}
+        tensors |= {f"best.{k}": v for k, v in self.best.items()}
+        write_tensors(path, tensors, {"run": json.dumps(asdict(self.position))})
+
+    def _restore(self, path: Path | None) -> None:
+        """Go on where the checkpoint stands; without one, where we are."""
+        if path is None or not path.is_file():
+            return
+        try:
+            with safe_open(path, framework="pt") as file:
+                kept: dict[str, Any] = json.loads(file.metadata()["run"])
+                tensors: dict[str, Tensor] = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(
+                f"{path} is corrupt or truncated ({error}); delete it to train from the start"
+            ) from None
+        self.network.load_state_dict(_part(tensors, "network"))
+        if self.averaged is not None:
+            self.averaged.load_state_dict(_part(tensors, "average"))
+        self.best = {k: v.to(self.device) for k, v in _part(tensors, "best").items()}
+        states: dict[int, dict[str, Tensor]] = {}
+        for key, value in _part(tensors, "optimiser").items():
+            index, name = key.split(".", 1)
+            states.setdefault(int(index), {})[name] = value
+        self.moves.load_state_dict({"state": states, "param_groups": self.moves.state_dict()["param_groups"]})
+        vars(self.position).update(kept | {"passes": Passes(**kept["passes"])})
+
+
+def _part(tensors: dict[str, Tensor], name: str) -> dict[str, Tensor]:
+    return {key.removeprefix(f"{name}."): value for key, value in tensors.items() if key.startswith(f"{name}.")}
 
 
 def _gradient_norm(weights: list[nn.Parameter]) -> Tensor:
@@ -161,45 +378,3 @@ def _check_finite(terms: dict[str, Tensor], step: int, stop: Callable[[], None])
             f"training stopped at step {step}: {name} is {value}; the last good network is kept; "
             "a lower learning rate or weight, or another seed, may help"
         )
-
-
-def _watch(network: Classifier, x: Tensor, y: Tensor) -> dict[str, float]:
-    """Return accuracy, mean cross-entropy and mean squared norm of its input gradient, in eval mode."""
-    if not len(y):
-        return {}
-    with frozen(network):
-        x = x.clone().requires_grad_(True)
-        logits = network(x)
-        losses = cross_entropy(logits, y)
-        squares = gradient(losses, x).flatten(1).square().sum(1)
-    return {
-        "validation_accuracy": float((logits.detach().argmax(1) == y).float().mean()),
-        "validation_cross_entropy": float(losses.detach().mean()),
-        "validation_squared_gradient": float(squares.mean()),
-    }
-
-
-def _save(path: Path, network: Classifier, moves: torch.optim.Optimizer, run: Run) -> None:
-    tensors = {f"network.{k}": v for k, v in network.state_dict().items()}
-    for index, state in moves.state_dict()["state"].items():
-        tensors |= {f"optimiser.{index}.{k}": torch.as_tensor(v) for k, v in state.items()}
-    write_tensors(path, tensors, {"run": json.dumps(asdict(run))})
-
-
-def _restore(network: Classifier, moves: torch.optim.Optimizer, path: Path | None) -> Run | None:
-    if path is None or not path.is_file():
-        return None
-    try:
-        with safe_open(path, framework="pt") as file:
-            kept: dict[str, Any] = json.loads(file.metadata()["run"])
-            tensors: dict[str, Tensor] = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{path} is corrupt or truncated ({error}); delete it to train from the start") from None
-    network.load_state_dict({k.removeprefix("network."): v for k, v in tensors.items() if k.startswith("network.")})
-    states: dict[int, dict[str, Tensor]] = {}
-    for key, value in tensors.items():
-        if key.startswith("optimiser."):
-            _, index, name = key.split(".", 2)
-            states.setdefault(int(index), {})[name] = value
-    moves.load_state_dict({"state": states, "param_groups": moves.state_dict()["param_groups"]})
-    return Run(kept["step"], kept["history"], kept["seconds"], Passes(**kept["passes"]))

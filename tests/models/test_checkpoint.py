@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from pellucid.errors import CheckpointError
+from pellucid.errors import CheckpointError, InputError
 from pellucid.models import SmallCNN, load_classifier, read_weights, save_classifier
 from pellucid.models.checkpoint import CONFIG, WEIGHTS, load_weights, load_with_config
 from pellucid.rng import global_seed
@@ -32,7 +32,7 @@ def test_what_was_saved_comes_back(folder, network):
     assert torch.equal(loaded(IMAGES), network.eval()(IMAGES))
     assert config["classes"] == ["a", "b", "c"]
     assert config["shape"] == [1, 8, 6]
-    assert config["model"] == {"model": "small_cnn", "filters": [2, 3, 4]}
+    assert config["model"] == {"model": "small_cnn", "filters": [2, 3, 4], "activation": "relu"}
 
 
 def test_the_file_itself_may_be_named(folder, network):
@@ -149,3 +149,23 @@ def test_saving_does_not_change_the_network(folder, network, tmp_path):
     assert network.training
     assert all(torch.equal(v, first[k]) for k, v in network.state_dict().items())
     assert isinstance(network.head, nn.Linear)
+
+
+def test_the_device_is_the_one_asked_for(folder):
+    assert {p.device.type for p in load_classifier(folder).parameters()} == {"cpu"}
+    network = load_classifier(folder, device="meta")  # a device that is everywhere
+    assert {t.device.type for t in network.state_dict().values()} == {"meta"}
+    assert not network.training
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_on_a_gpu_the_network_is_the_same(folder, network):
+    there = load_classifier(folder, device="cuda")(IMAGES.cuda())
+    assert there.is_cuda
+    assert torch.allclose(there.cpu(), network.eval()(IMAGES), atol=1e-4)
+
+
+@pytest.mark.parametrize("device", ["warp", "cuda:99", "cpu:x"])
+def test_a_device_that_is_not_there(folder, device):
+    with pytest.raises(InputError, match=f"there is no device '{device}' here; cpu always works"):
+        load_classifier(folder, device=device)

@@ -15,6 +15,8 @@ from pellucid.protocols import Mode, Norm, Objective, TargetRule
 from pellucid.rng import Stream
 from pellucid.spec import Count, Flag, NonNegative, register
 
+_START_STD = 0.001  # of the normal start, in units of [0, 1]
+
 
 @register("attack", "pgd")
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +28,7 @@ class PGD:
 
     x (N, C, H, W) in [0, 1], y (N,) true labels -> x' of the same shape in the ball of radius eps (norm linf or
     l2 per image, in units of [0, 1]). step_size None means 2.5 eps / steps. random_start draws the start
-    uniformly from the ball. restarts > 1 keeps, per image, a run that succeeds, and the highest loss otherwise.
+    uniformly from the ball, or with start="normal" as x + 0.001 N(0, 1), projected (TRADES). restarts > 1 keeps, per image, a run that succeeds, and the highest loss otherwise.
     keep="last" returns the last iterate, as the papers do; "best" the one with the highest loss.
     stop_when_fooled lets images leave once misclassified (or classified as the target).
     loss="margin" is max_{j != y} z_j - z_y; a tolerance tau caps it at tau, so that images stay where they are
@@ -35,7 +37,7 @@ class PGD:
     None means 2.5 eps / steps / sqrt(C H W), the same l2 length. order="box_ball" (l2 only; for linf it is the same)
     clips to [0, 1] before the projection, which draws the clipped point towards x and so keeps it within [0, 1].
     mode="train" is for attacks inside training. Raises InputError for images outside [0, 1] and labels out of range.
-    Source: Madry et al. 2018, section 2.1; Boopathy et al. 2020, section 5 (order: step, ball, box; they evaluate
+    Source: Madry et al. 2018, section 2.1; Zhang et al. 2019 (TRADES), algorithm 1 (start="normal"); Boopathy et al. 2020, section 5 (order: step, ball, box; they evaluate
     without random start; their margin loss, after Carlini & Wagner 2017, has a tolerance); Zhang & Zhu 2019, authors'
     code (direction="sign", order="box_ball", no random start). Deviations: none.
     """
@@ -45,6 +47,7 @@ class PGD:
     step_size: Size | None = None
     steps: Count = 40
     random_start: Flag = True
+    start: Literal["uniform", "normal"] = "uniform"
     restarts: Count = 1
     loss: Loss = "cross_entropy"
     tolerance: NonNegative | None = None
@@ -56,6 +59,8 @@ class PGD:
 
     def check(self) -> None:
         """Refuse options that would change nothing."""
+        if self.start == "normal" and not self.random_start:
+            raise SpecError("attack pgd takes a normal start with random_start only")
         if self.tolerance is not None and self.loss != "margin":
             raise SpecError("attack pgd takes a tolerance with loss margin only")
         if self.norm == "linf" and (self.direction, self.order) != ("steepest", "ball_box"):
@@ -109,7 +114,7 @@ class PGD:
 
         start = origin
         if self.random_start and self.eps > 0:
-            start = (origin + random_start(self.norm, origin, self.eps, rng.take(left))).clamp(0, 1)
+            start = (origin + self._shift(origin, rng.take(left))).clamp(0, 1)
         return ascend(
             lambda point, rows: evaluate(point, left[rows]),
             start,
@@ -119,6 +124,12 @@ class PGD:
             leave=leave,
             judge=self.restarts > 1,
         )
+
+    def _shift(self, origin: Tensor, rng: Stream) -> Tensor:
+        if self.start == "normal":
+            drawn = _START_STD * rng.child("start").normal(origin, tuple(origin.shape[1:]))
+            return project(self.norm, drawn, self.eps)
+        return random_start(self.norm, origin, self.eps, rng)
 
     def _step(self, x: Tensor) -> float:
         if self.step_size is not None:

@@ -1,5 +1,6 @@
 """Data sets: descriptions whose `load(part)` gives images, labels and where they come from."""
 
+from pellucid.data.augment import Augmentation, AugmentationField, CropAndFlip
 from pellucid.data.catalogue import (
     CIFAR10,
     CIFAR100,
@@ -12,6 +13,7 @@ from pellucid.data.catalogue import (
     TinyImageNet,
 )
 from pellucid.data.digits import Digits
+from pellucid.data.drawn import Drawn
 from pellucid.data.encoded import Encoded
 from pellucid.data.folder import Folder
 from pellucid.data.glyphs import Glyphs
@@ -24,8 +26,12 @@ __all__ = [
     "CIFAR100",
     "MNIST",
     "SVHN",
+    "Augmentation",
+    "AugmentationField",
     "Caltech256",
+    "CropAndFlip",
     "Digits",
+    "Drawn",
     "Encoded",
     "FashionMNIST",
     "Folder",

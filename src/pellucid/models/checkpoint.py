@@ -1,5 +1,6 @@
 """Networks on disk: a folder with weights (safetensors) and config.json. Nothing is ever unpickled."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from pellucid.errors import CheckpointError
+from pellucid.errors import CheckpointError, InputError
 from pellucid.models.classifier import Classifier
 from pellucid.spec import from_dict, to_dict
 
@@ -22,7 +23,11 @@ def save_classifier(
     """Write a network and what is needed to build it again: its description, image shape (C, H, W) and classes."""
     tensors = {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
     (folder / WEIGHTS).write_bytes(save(tensors))
-    config = {"model": to_dict(spec), "shape": list(shape), "classes": list(classes)}
+    elsewhere = {
+        f.name for f in dataclasses.fields(spec) if not f.metadata.get("hashed", True)
+    }  # paths of this machine
+    model = {key: value for key, value in to_dict(spec).items() if key not in elsewhere}
+    config = {"model": model, "shape": list(shape), "classes": list(classes)}
     (folder / CONFIG).write_text(json.dumps(config, indent=1))
 
 
@@ -30,14 +35,19 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     """Read tensors from a safetensors file; raise CheckpointError for anything else, pickles included."""
     if not path.is_file():
         raise CheckpointError(f"there is no weights file {path}")
-    with open(path, "rb") as file:
-        start = file.read(2)
-    if start[:1] == b"\x80" or start == b"PK":
+    if is_pickle(path):
         raise CheckpointError(f"{path} is a pickle (.pt/.pth), which can run code when read; convert it to safetensors")
     try:
         return load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(f"{path} is corrupt or truncated ({error})") from None
+
+
+def is_pickle(path: Path) -> bool:
+    """Say whether a file starts as those of torch.save do."""
+    with open(path, "rb") as file:
+        start = file.read(2)
+    return start[:1] == b"\x80" or start == b"PK"
 
 
 def load_weights(network: nn.Module, weights: dict[str, Tensor], origin: str) -> None:
@@ -56,15 +66,20 @@ def load_weights(network: nn.Module, weights: dict[str, Tensor], origin: str) ->
     network.load_state_dict(weights)
 
 
-def load_classifier(path: str | Path) -> Classifier:
-    """Load a network from a checkpoint folder, in eval mode, on CPU.
+def load_classifier(path: str | Path, *, device: str | torch.device = "cpu") -> Classifier:
+    """Load a network from a checkpoint folder, or from hf://owner/name[@revision], in eval mode, on a device.
 
-    Raises CheckpointError if it is missing, corrupt, truncated, of another network or a pickle.
+    It is an nn.Module that takes images (N, C, H, W) in [0, 1] and gives logits (N, K). Raises CheckpointError if it
+    is missing, corrupt, truncated, of another network or a pickle, InputError if there is no such device.
     """
-    return load_with_config(Path(path))[0]
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError):
+        raise InputError(f"there is no device {str(device)!r} here; cpu always works") from None
+    return load_with_config(path)[0].to(device)
 
 
-def load_with_config(path: Path) -> tuple[Classifier, dict[str, Any]]:
+def load_with_config(path: str | Path) -> tuple[Classifier, dict[str, Any]]:
     """Load a network and its config: description, image shape (C, H, W), classes."""
     folder = checkpoint_folder(path)
     weights = read_weights(folder / WEIGHTS)
@@ -75,7 +90,9 @@ def load_with_config(path: Path) -> tuple[Classifier, dict[str, Any]]:
             raise ValueError(f"shape must be channels, height and width, not {shape}")
         if not (isinstance(classes, list) and classes and all(isinstance(name, str) for name in classes)):
             raise ValueError("classes must be a list of names")
-        network: Classifier = from_dict(config["model"], "model").build(shape[0], (shape[1], shape[2]), len(classes))
+        spec = from_dict(config["model"], "model")
+        spec = spec.blank() if hasattr(spec, "blank") else spec  # the weights it started from need not be here
+        network: Classifier = spec.build(shape[0], (shape[1], shape[2]), len(classes))
     except FileNotFoundError:
         raise CheckpointError(f"{folder} has no {CONFIG}, so the network cannot be built") from None
     except (ValueError, KeyError, TypeError, OSError, RuntimeError) as error:  # also: too deep, too large
@@ -84,8 +101,16 @@ def load_with_config(path: Path) -> tuple[Classifier, dict[str, Any]]:
     return network.eval(), config
 
 
-def checkpoint_folder(path: Path) -> Path:
-    """Return the folder of a checkpoint, named itself or by its weights; raise CheckpointError for anything else."""
+def checkpoint_folder(path: str | Path) -> Path:
+    """Return the folder of a checkpoint, named itself, by its weights or by its address hf://owner/name[@revision].
+
+    Raises CheckpointError for anything else.
+    """
+    if str(path).startswith("hf:/"):
+        from pellucid.models.hub import fetch, parse  # late: it reads checkpoints itself
+
+        return fetch(*parse(str(path)))
+    path = Path(path)
     try:
         if path.is_dir():
             return path

@@ -2,14 +2,17 @@
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import BeforeValidator
 from torch import Tensor, nn
 
 from pellucid.errors import InputError, SpecError
 from pellucid.maths.passes import note_forward
-from pellucid.spec import title
+from pellucid.spec import Reals, title
+
+PerChannel = Annotated[Reals, BeforeValidator(lambda value: (value,) if isinstance(value, (int, float)) else value)]
 
 
 @contextlib.contextmanager
@@ -20,6 +23,15 @@ def building(spec: Any) -> Iterator[None]:
     except (RuntimeError, TypeError, MemoryError) as error:
         why = str(error).partition("\n")[0]
         raise SpecError(f"{title(type(spec))} cannot be built with these sizes ({why})") from None
+
+
+def he_initialise(network: nn.Module) -> None:
+    """Draw the weights of convolutions from N(0, 2 / fan-out) (He et al. 2015), as ResNets do; biases 0."""
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+        elif isinstance(layer, nn.Linear):
+            nn.init.zeros_(layer.bias)
 
 
 class Classifier(nn.Module):

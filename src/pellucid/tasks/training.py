@@ -1,16 +1,20 @@
 """The tasks that give a network: train one, or take somebody's checkpoint."""
 
+import functools
 import re
 import shutil
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
+import torch
 from pydantic import AfterValidator
 
+from pellucid.averaging import AverageField
+from pellucid.data.augment import AugmentationField
 from pellucid.data.split import Split
-from pellucid.defences import Standard
+from pellucid.defences import Standard, with_teachers
 from pellucid.errors import CheckpointError, SpecError, TrainingError
 from pellucid.models import Classifier
 from pellucid.models.checkpoint import (
@@ -22,12 +26,13 @@ from pellucid.models.checkpoint import (
     save_classifier,
 )
 from pellucid.optimisers import Adam, Optimiser
-from pellucid.protocols import DataField, DefenceField, ModelField
+from pellucid.protocols import AttackField, DataField, DefenceField, ModelField
 from pellucid.rng import derive, global_seed
 from pellucid.spec import NOT_HASHED, Count, Flag, Whole, brief, member, name_of, register
+from pellucid.stopping import StopField
 from pellucid.store import file_digest, write_json
 from pellucid.tasks.io import Io
-from pellucid.train import Run, fit
+from pellucid.train import Precision, Recipe, Run, fit
 
 TaskField = Annotated[Any, member("task")]
 
@@ -64,8 +69,15 @@ def folder_name(path: str) -> str:
 class Train:
     """Train one network; the result is a folder that `load_classifier` reads, with its training history.
 
-    Exactly one of `steps` and `epochs` is given. `init` starts from a finished network (another Train, or a
-    Checkpoint) with a fresh optimiser: post-processing.
+    Exactly one of `steps` and `epochs` is given. `images` takes the first so many training images only. `init` starts
+    from a finished network (another Train, or a Checkpoint, somebody else's included) with a fresh optimiser:
+    post-processing. A teacher that the defence needs and does not name is trained first, in the same way.
+    augmentation changes the batches; average keeps a mean of networks (EMA, SWA); precision=bfloat16 is autocast;
+    accumulate cuts a batch into so many parts, each a batch to the defence; watch is the attack of the logged figures
+    attacked_accuracy and attacked_training_accuracy. stop ends training early and says which network is kept; keep
+    names the logged figure whose best network is kept, or "last". unlabelled is a data set of which only the images of
+    the training part are used, by defences that learn from them. channels_last and compiled change speed, and results
+    by rounding only: they are not hashed.
     """
 
     makes_network: ClassVar[bool] = True
@@ -78,14 +90,42 @@ class Train:
     epochs: Count | None = None
     batch_size: Count = 256
     shuffle: Flag = True
+    images: Count | None = None
+    unlabelled: DataField | None = None
+    augmentation: AugmentationField | None = None
+    average: AverageField | None = None
+    precision: Precision = "float32"
+    accumulate: Count = 1
     log_every: Count = 100
+    watch: AttackField | None = None
+    stop: StopField | None = None
+    keep: str | None = None
     init: NetworkField | None = None
     seed: Whole = 0
+    channels_last: Flag = field(default=False, metadata=dict(NOT_HASHED))
+    compiled: Flag = field(default=False, metadata=dict(NOT_HASHED))
 
     def check(self) -> None:
-        """Refuse a length given twice or not at all."""
+        """Refuse a length given twice or not at all, and figures that would not be there; name missing teachers."""
         if (self.steps is None) == (self.epochs is None):
             raise SpecError("task train needs exactly one of steps and epochs")
+        metrics = [self.keep or "", getattr(self.stop, "metric", "")]
+        if self.watch is None and any(metric.startswith("attacked_") for metric in metrics):
+            raise SpecError("task train needs watch, an attack such as pgd, to keep or stop by accuracy under attack")
+        if (
+            self.average is not None
+            and self.average.needs_statistics
+            and (self.keep not in (None, "last") or self.stop)
+        ):
+            raise SpecError(
+                f"task train cannot choose the best network of a run by keep or stop and take the mean of its end "
+                f"({name_of(self.average)}) as well; ema can be chosen from"
+            )
+        object.__setattr__(self, "defence", with_teachers(self.defence, self._teacher))
+
+    def _teacher(self, defence: Any) -> "Train":
+        """Return the training of the teacher that a defence needs: by the same schedule, at the same temperature."""
+        return replace(self, defence=Standard(temperature=defence.temperature))
 
     def title(self) -> str:
         """Name the work for people."""
@@ -97,7 +137,7 @@ class Train:
 
     def run(self, io: Io) -> list[str]:
         """Train, from the last checkpoint where there is one."""
-        train, validation = io.data(self.data, "train"), io.data(self.data, "validation")
+        train, validation = self._cut(io.data(self.data, "train")), io.data(self.data, "validation")
         network = self._fresh(io, train)
         try:
             done = self._fit(io, network, train, validation)
@@ -123,14 +163,41 @@ class Train:
             seed=derive(self.seed, "fit"),
             shuffle=self.shuffle,
             log_every=self.log_every,
+            recipe=self._recipe(io),
             checkpoint=io.scratch / "checkpoint.safetensors",
             checkpoint_seconds=io.options.checkpoint_seconds,
             progress=io.progress,
         )
 
+    def _recipe(self, io: Io, rehearsal: bool = False) -> Recipe:
+        @functools.cache
+        def network(task: Any) -> Classifier:
+            return stand_in(io, task, self.data.load("train")) if rehearsal else io.network(task)
+
+        return Recipe(
+            augmentation=self.augmentation,
+            average=self.average,
+            precision=self.precision,
+            accumulate=self.accumulate,
+            watch=self.watch,
+            stop=None if rehearsal else self.stop,
+            keep=None if rehearsal else self.keep,
+            unlabelled=None if self.unlabelled is None else io.data(self.unlabelled, "train"),
+            networks=network,
+            channels_last=self.channels_last,
+            compiled=self.compiled,
+        )
+
+    def _cut(self, split: Split) -> Split:
+        """Return the first images of the training part, or all."""
+        if self.images is None or self.images >= len(split):
+            return split
+        rows = torch.arange(self.images)
+        return replace(split, pixels=split.pixels[rows], labels=split.labels[rows], masks=None, names=None)
+
     def rehearse(self, io: Io) -> float:
         """Time three steps and return the seconds that all of them may take."""
-        train, validation = self.data.load("train"), self.data.load("validation")
+        train, validation = self._cut(self.data.load("train")), self.data.load("validation")
         with global_seed(0):
             network = self.model.build(*_build_arguments(train)).to(io.device)
         times: list[float] = []
@@ -144,6 +211,7 @@ class Train:
             batch_size=self.batch_size,
             seed=0,
             log_every=10**9,
+            recipe=self._recipe(io, rehearsal=True),
             progress=lambda done, total, **numbers: times.append(time.monotonic()),
         )
         return (times[4] - times[1]) / 3 * self.total_steps(len(train))
