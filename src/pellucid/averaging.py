@@ -63,7 +63,7 @@ class EMA:
 
 def _blend(decay: float) -> Callable[[Any, Any, Tensor | int], None]:
     """Return what moves tensors of one dtype towards others; whole numbers become the others."""
-    move = get_ema_multi_avg_fn(decay)
+    move: Callable[[Any, Any, Tensor | int], None] = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
 
     def blend(averaged: Any, current: Any, count: Tensor | int) -> None:
         if averaged[0].is_floating_point():

@@ -47,6 +47,7 @@ class Adam:
 
     Source: Kingma & Ba 2015, algorithm 1. Ross & Doshi-Velez 2018 train with lr 2e-4 and eps 1e-4 in
     TensorFlow, so with eps_hat=True.
+    Deviations: none; weight_decay adds to the gradient (L2), as in torch.optim.Adam.
     """
 
     lr: Positive = 2e-4
@@ -110,7 +111,7 @@ class TensorFlowRMSProp(torch.optim.Optimizer):
         super().__init__(params, {"lr": lr, "alpha": alpha, "eps": eps, "momentum": momentum})
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], float] | None = None) -> Any:
         """Move the weights by their gradients."""
         loss = None
         if closure is not None:

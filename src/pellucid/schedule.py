@@ -29,6 +29,7 @@ class Ramp:
     Raises SpecError where it ends before it begins, or a share is above 1.
 
     Source: the epsilon ramps of Boopathy et al. 2020 (authors' code): on MNIST 0 for 2,000 steps, full at 10,000.
+    Deviations: none.
 
     >>> ramp = Ramp(start=0.0, stop=0.3, begin=0.2, until=0.6)
     >>> [round(ramp(Context(progress=p)), 3) for p in (0.0, 0.2, 0.4, 1.0)]
@@ -82,8 +83,8 @@ class StepDecay:
 
     factor = 1 before at[0], factors[i] from at[i] on
 
-    The points are shares of the run in [0, 1), or (unit="steps") steps taken. Factors are of the optimiser's rate, not of the
-    one before. Raises SpecError unless the points ascend and there is one factor, at least 0, for each.
+    The points are shares of the run in [0, 1), or (unit="steps") steps taken. Factors are of the optimiser's
+    rate, not of the one before. Raises SpecError unless the points ascend, each with one factor, at least 0.
 
     Source: the rates of Boopathy et al. 2020 (1e-3, 1e-4 after 40,000 steps, 1e-5 after 60,000).
     Deviations: none.
@@ -145,7 +146,7 @@ class Cosine:
 class OneCycle:
     """A learning rate that rises from a small one to the optimiser's own, then falls to a far smaller one.
 
-    Half a cosine each: from 1 / start to 1 at share `warm` of the run, from there to 1 / (start * final) at its last step.
+    Half a cosine each: from 1 / start to 1 at share `warm` of the run, from there to 1 / (start final) at its end.
     Of T steps (the first is 0) the peak is at step warm T - 1 and the end at step T - 1.
 
     Source: Smith & Topin 2019, as in torch.optim.lr_scheduler.OneCycleLR.

@@ -13,6 +13,8 @@ Figures = Mapping[str, float]
 
 Better = Literal["lower", "higher"]
 
+_ROUNDING = 1e-9  # 0.8 - 0.6 is a fall by 0.2
+
 
 @runtime_checkable
 class Stop(Protocol):
@@ -122,11 +124,8 @@ class Patience:
                 best, at = score, place
         if len(history) - 1 - at < self.logs:
             return None
-        return (
-            f"{self.metric} has not become better in {self.logs} logs" + f", since {abs(best):.4g}{_at(history[at])}"
-            if at >= 0
-            else ""
-        )
+        since = f"{history[at][self.metric]:.4g}{_at(history[at])}" if at >= 0 else "the beginning"
+        return f"{self.metric} has not become better in {self.logs} logs, since {since}"
 
     def score(self, figures: Figures) -> float:
         """Return the figure, its sign turned where low is good."""
@@ -141,8 +140,14 @@ class SuddenOverfitting:
     Stops once max over the logs so far - the last >= drop; `drop` and the figure are shares in [0, 1].
     Raises SpecError if the figure is no accuracy, or not logged.
 
-    Source: Wong, Rice & Kolter 2020, catastrophic overfitting of FGSM training.
-    Deviations: TODO
+    FGSM training may lose within an epoch all robustness that it had, while accuracy under FGSM rises to 1; accuracy
+    under PGD shows it on few training images. The figure is to be of an iterated attack: training's own sees nothing.
+
+    Source: Wong, Rice & Kolter 2020, on catastrophic overfitting. The text asks for early stopping by PGD accuracy on
+    training data; the authors' code attacks the epoch's first training batch by 5 steps of PGD after every epoch, and
+    stops when accuracy is more than 0.2 below that of the epoch before.
+    Deviations: the fall is from the best log so far, not from the one before, so that it is also seen when it takes
+    several logs; a fall by exactly `drop` counts; of the logs the best is kept, theirs is the last before the fall.
     """
 
     drop: Share = 0.2
@@ -155,6 +160,13 @@ class SuddenOverfitting:
 
     def reason(self, history: Sequence[Figures]) -> str | None:
         """Say how far the accuracy fell."""
+        best: Figures | None = None
+        for figures in history:
+            if best is None or self.score(figures) > self.score(best):
+                best = figures
+            top, now = self.score(best), self.score(figures)
+            if top - now >= self.drop - _ROUNDING and top > now:
+                return f"{self.metric} fell from {top:.4g}{_at(best)} to {now:.4g}{_at(figures)}"
         return None
 
     def score(self, figures: Figures) -> float:

@@ -1,5 +1,6 @@
 """One readable training loop, which can be stopped anywhere and goes on as if it had not been."""
 
+import contextlib
 import functools
 import json
 import math
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from pellucid.averaging import Average, refresh_statistics
 from pellucid.data.augment import Augmentation
 from pellucid.data.split import Split
-from pellucid.errors import CheckpointError, TrainingError
+from pellucid.errors import CheckpointError, SpecError, TrainingError
 from pellucid.maths.passes import Passes, counted, note_backward
 from pellucid.models.classifier import Classifier
 from pellucid.optimisers import Optimiser
@@ -208,7 +209,9 @@ class Loop:
             progress(run.step, self.steps, loss=loss, accuracy=last.get("validation_accuracy", math.nan))
         values = {f"weight {k}": v.sum() for k, v in self.network.state_dict().items()}
         _check_finite(values, run.step, lambda: stop_before_step([]))
-        self._finish()
+        with counted() as cost:
+            self._finish()
+        run.passes.forward += cost.forward
         run.seconds = time.monotonic() - began
         return run
 
@@ -243,29 +246,20 @@ class Loop:
         """Leave the gradient of the loss in the weights and return the terms; a batch may come in several parts."""
         self.moves.zero_grad()
         total: dict[str, Tensor] = {}
-        for part in torch.arange(len(x), device=self.device).chunk(self.recipe.accumulate):
+        for part in torch.arange(len(x), device=self.device).tensor_split(min(self.recipe.accumulate, len(x))):
             places = None if ctx.positions is None else ctx.positions[part]
             unlabelled = self._unlabelled(ctx, part)
             now = replace(ctx, positions=places, unlabelled=unlabelled)
-            with self._autocast():
-                terms = self.body(x[part], y[part], now)
-            _check_finite(terms, ctx.step, stop)
-            note_backward(len(part))
             share = len(part) / len(x)
-            self._backward(torch.stack(list(terms.values())).sum() * share)
+            with _differentiated_once(self.recipe.compiled):
+                with self._autocast():
+                    terms = self.body(x[part], y[part], now)
+                _check_finite(terms, ctx.step, stop)
+                note_backward(len(part))
+                torch.autograd.backward(torch.stack(list(terms.values())).sum() * share)
             for name, value in terms.items():
                 total[name] = total.get(name, torch.zeros_like(value.detach())) + share * value.detach()
         return total
-
-    def _backward(self, loss: Tensor) -> None:
-        try:
-            torch.autograd.backward(loss)
-        except RuntimeError as error:
-            if self.recipe.compiled and "double backward" in str(error):
-                raise TrainingError(
-                    "torch.compile cannot differentiate twice, as this defence needs: train without compiled"
-                ) from None
-            raise
 
     def _images(self, split: Split, rows: Tensor, ctx: Context) -> Tensor:
         x = split.images(rows)
@@ -285,6 +279,10 @@ class Loop:
         wanted = self.recipe.precision == "bfloat16"
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=wanted)
 
+    def _plain(self) -> contextlib.AbstractContextManager[Any]:
+        """Measure without the compiled form, which is differentiated only once."""
+        return torch.compiler.set_stance("force_eager") if self.recipe.compiled else contextlib.nullcontext()
+
     def _measured(self) -> Classifier:
         """Return the network that would be kept now; of an average that needs new statistics, the one in training."""
         if self.averaged is None or self.recipe.average is None or self.recipe.average.needs_statistics:
@@ -293,7 +291,7 @@ class Loop:
 
     def _log(self, x: Tensor, y: Tensor, terms: dict[str, float], norm: float) -> dict[str, float]:
         network, watch = self._measured(), self.recipe.watch
-        with self._autocast():
+        with self._plain(), self._autocast():
             batch = batch_figures(network, x, y, watch, self.seed)
             found = figures(network, *self.watched, watch, self.seed)
         pace = {"learning_rate": float(self.moves.param_groups[0]["lr"]), "gradient_norm": norm}
@@ -318,11 +316,15 @@ class Loop:
         elif self.averaged is not None:
             self.network.load_state_dict(self.averaged.module.state_dict())
             if self.recipe.average is not None and self.recipe.average.needs_statistics:
-                refresh_statistics(self.network, self._every_image())
+                with self._plain(), global_seed(derive(self.seed, "statistics"), self.device):  # for dropout
+                    refresh_statistics(self.network, self._every_image())
+        if self.recipe.compiled:
+            self.network._compiled_call_impl = None  # whoever gets it may want second derivatives
         self.network.eval()
 
     def _every_image(self) -> Iterator[Tensor]:
-        yield from (self.train.images(rows) for rows in torch.split(torch.arange(len(self.train)), self.batch_size))
+        batches = max(1, len(self.train) // self.batch_size)  # none smaller than in training
+        yield from (self.train.images(rows) for rows in torch.arange(len(self.train)).tensor_split(batches))
 
     def _finite(self) -> bool:
         return all(bool(torch.isfinite(value).all()) for value in self.network.state_dict().values())
@@ -358,6 +360,19 @@ class Loop:
             states.setdefault(int(index), {})[name] = value
         self.moves.load_state_dict({"state": states, "param_groups": self.moves.state_dict()["param_groups"]})
         vars(self.position).update(kept | {"passes": Passes(**kept["passes"])})
+
+
+@contextlib.contextmanager
+def _differentiated_once(compiled: bool) -> Iterator[None]:
+    """Say it in a sentence where a compiled network is differentiated again, which torch cannot do."""
+    try:
+        yield
+    except RuntimeError as error:
+        if compiled and any(words in str(error) for words in ("double backward", "donated buffer")):
+            raise SpecError(
+                "torch.compile cannot differentiate twice, as this defence needs: train without compiled"
+            ) from None
+        raise
 
 
 def _part(tensors: dict[str, Tensor], name: str) -> dict[str, Tensor]:

@@ -8,6 +8,7 @@ inside a defence must not move them.
 """
 
 import copy
+import dataclasses
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,9 +17,10 @@ from typing import Any, ClassVar
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from pellucid.attacks import FGSM
-from pellucid.defences import Standard
+from pellucid.defences import Standard, path_attribution
 from pellucid.errors import InputError
 from pellucid.maths.cam import cam
 from pellucid.maths.losses import certainty_entropy, cross_entropy
@@ -31,7 +33,22 @@ from .worlds import Trained, World, numbers, pictures, predicted, rough, smooth,
 
 N = 6
 LABELS = torch.arange(N) % 3
-HERE = Context(progress=0.7, step=3, seed=5, positions=torch.arange(N) + 10)
+
+
+class Teacher(nn.Module):
+    """What a defence that learns from a teacher is taught: smooth logits that depend on nothing that is trained."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.classes = classes
+
+    def forward(self, x: Tensor) -> Tensor:
+        place = torch.arange(1, self.classes + 1, device=x.device, dtype=x.dtype)
+        return 8 * torch.sin(3 * x.flatten(1).mean(1, keepdim=True) * place + place)
+
+
+HERE = Context(progress=0.7, step=3, seed=5, positions=torch.arange(N) + 10, network=lambda task: Teacher(3))
+NOWHERE = Context(network=HERE.network)  # what ctx None stands for, but for the teacher
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +85,24 @@ def certainty_gradient_norm(model: nn.Module, x: Tensor, y: Tensor) -> float:
     return float(_slopes(certainty_entropy(model(leaf)), leaf).norm(dim=1).mean())
 
 
+def entropy_gradient_norm(model: nn.Module, x: Tensor, y: Tensor) -> float:
+    leaf = x.clone().requires_grad_(True)
+    log_p = functional.log_softmax(model(leaf), 1)
+    return float(_slopes(-(log_p.exp() * log_p).sum(1), leaf).square().sum(1).mean().sqrt())
+
+
+def logit_gradient_norm(model: nn.Module, x: Tensor, y: Tensor) -> float:
+    leaf = x.clone().requires_grad_(True)
+    return float(_slopes(model(leaf).gather(1, y[:, None]), leaf).norm(dim=1).mean())
+
+
+def curvature(model: nn.Module, x: Tensor, y: Tensor) -> float:
+    leaf = x.clone().requires_grad_(True)
+    here = _slopes(cross_entropy(model(leaf), y), leaf)
+    ahead = (x + 0.5 * functional.normalize(here.sign()).view_as(x)).requires_grad_(True)
+    return float((_slopes(cross_entropy(model(ahead), y), ahead) - here).norm(dim=1).mean())
+
+
 def _jacobian(model: nn.Module, x: Tensor) -> Tensor:
     leaf = x.clone().requires_grad_(True)
     return torch.stack([_slopes(column, leaf) for column in model(leaf).unbind(1)], 1)
@@ -93,17 +128,40 @@ def map_discrepancy(model: Trained, x: Tensor, y: Tensor) -> float:
     return float((clean - moved).abs().flatten(1).sum(1).mean())
 
 
+def teacher_divergence(model: nn.Module, x: Tensor, y: Tensor) -> float:
+    with torch.no_grad():
+        logits = model(x)
+        targets = functional.softmax(Teacher(logits.shape[1])(x) / 50, 1)
+        return float((targets * (targets.log() - functional.log_softmax(logits / 50, 1))).sum(1).mean())
+
+
+def attribution_norm(model: nn.Module, x: Tensor, y: Tensor) -> float:
+    near = FGSM(eps=0.15)(model, x, y)
+    return float(path_attribution(model, x, near, y, 8).abs().flatten(1).sum(1).detach().mean())
+
+
 MEASURES: dict[str, Callable[..., float]] = {
     "input_gradient_norm": input_gradient_norm,
     "certainty_gradient_norm": certainty_gradient_norm,
+    "entropy_gradient_norm": entropy_gradient_norm,
+    "logit_gradient_norm": logit_gradient_norm,
+    "curvature": curvature,
     "jacobian_norm": jacobian_norm,
     "cross_lipschitz": cross_lipschitz,
     "attacked_accuracy": attacked_error,  # the error, so that less is better for all of them
     "map_discrepancy": map_discrepancy,
+    "teacher_divergence": teacher_divergence,
+    "attribution_norm": attribution_norm,
 }
 
 
 # --------------------------------------------------------------------------------------------------- checks
+
+
+def taught(defence: Any) -> bool:
+    """Say whether a defence, or one that it is made of, learns from a teacher."""
+    parts = getattr(defence, "defences", ())
+    return hasattr(defence, "teacher") or any(taught(part) for part in parts)
 
 
 def terms(
@@ -114,7 +172,7 @@ def terms(
 
 def check_terms(defence: Any, world: World) -> None:
     for dtype in (torch.float32, torch.float64):
-        for ctx in (HERE, None, Context(progress=0.0)):
+        for ctx in (HERE, None if not taught(defence) else NOWHERE, Context(progress=0.0, network=HERE.network)):
             found = terms(defence, smooth(3, dtype).train(), ctx, dtype)
             assert isinstance(found, dict)
             assert "cross_entropy" in found, f'the plain loss is called "cross_entropy"; the terms are {list(found)}'
@@ -122,9 +180,24 @@ def check_terms(defence: Any, world: World) -> None:
                 assert value.shape == (), f"{name} must be a scalar"
                 assert value.dtype == dtype, f"{name} must keep the dtype of the images"
                 assert math.isfinite(value.item()), f"{name} is {value.item()}"
+    if taught(defence):
+        with pytest.raises(InputError, match="teacher"):
+            terms(defence, smooth(), None)
+        return
     total = sum(terms(defence, smooth(), None).values())
     explicit = sum(terms(defence, smooth(), Context(progress=1.0, step=0, seed=0)).values())
     assert torch.equal(total, explicit), "ctx None is progress 1, step 0, seed 0"
+
+
+def check_weight_zero_is_plain_training(defence: Any, world: World) -> None:
+    if not hasattr(defence, "weight"):
+        return
+    found = terms(dataclasses.replace(defence, weight=0.0), smooth())
+    if "adversarial_cross_entropy" in found:
+        return  # not a pure penalty: the loss itself is on other images
+    mean = float(sum(terms(Standard(), smooth()).values()))
+    whole = N if getattr(defence, "normalisation", "") == "paper_sum" else 1
+    assert float(sum(found.values())) == pytest.approx(whole * mean, rel=1e-9), "weight 0 must be plain training"
 
 
 def check_gradients_reach_the_parameters(defence: Any, world: World) -> None:
@@ -234,7 +307,7 @@ def trained_on(defence: Any, world: World, steps: int = 100) -> Trained:
     optimiser = torch.optim.Adam(model.parameters(), lr=6e-3)
     for step in range(steps):
         rows = Stream(derive(8, step)).integers(torch.empty(64, 0), len(x))
-        ctx = Context(progress=(step + 1) / steps, step=step, seed=3, positions=rows)
+        ctx = Context((step + 1) / steps, step, seed=3, positions=rows, network=lambda task: Teacher(10))
         optimiser.zero_grad()
         sum(defence(model, x[rows], y[rows], ctx).values()).backward()
         optimiser.step()

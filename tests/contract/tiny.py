@@ -32,14 +32,24 @@ NEEDED: Mapping[str, Any] = {
     "sigma": 0.1,
     "weight": 1.0,
     "temperature": 5.0,
+    "until": (0.5,),
+    "start": 0.0,
+    "stop": 1.0,
+    "at": (0.5,),
+    "factors": (0.1,),
+    "accuracy": 0.8,
     **COSTS,
 }
 MEMBERS = {
     "attack": "pgd",
     "interpreter": "gradient",
-    "defence": "standard",
+    "defence": "double_backprop",
     "model": "small_cnn",
     "ramp": "linear",
+    "schedule": "cosine",
+    "augmentation": "crop_and_flip",
+    "average": "ema",
+    "stop": "patience",
 }
 MORE_VALUES: Mapping[str, tuple[Any, ...]] = {"restarts": (2,)}
 

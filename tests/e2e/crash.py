@@ -16,13 +16,27 @@ import sys
 from pathlib import Path
 
 from pellucid.attacks import PGD
-from pellucid.data import Digits
+from pellucid.averaging import EMA
+from pellucid.data import CropAndFlip, Digits
 from pellucid.models import RossCNN
+from pellucid.optimisers import Adam
 from pellucid.store import Store, file_digest
 from pellucid.tasks import Evaluate, Options, Train, run
 
 DATA = Digits(train=30, validation=10, test=20)
-TRAINED = Train(data=DATA, model=RossCNN(filters=(2, 3), hidden=8), steps=7, batch_size=10, log_every=3)
+TRAINED = Train(
+    data=DATA,
+    model=RossCNN(filters=(2, 3), hidden=8),
+    optimiser=Adam(lr=0.01),
+    steps=7,
+    batch_size=10,
+    log_every=3,
+    augmentation=CropAndFlip(padding=2),
+    average=EMA(decay=0.5),
+    accumulate=2,
+    watch=PGD(eps=0.05, steps=1),
+    keep="attacked_training_accuracy",
+)
 ATTACKED = Evaluate(network=TRAINED, data=DATA, attack=PGD(eps=0.1, steps=2), epsilons=(0.0, 0.2), chunk=8)
 FILES = (
     (TRAINED, ("model.safetensors", "history.json")),

@@ -46,6 +46,18 @@ def test_another_file_in_the_folder_is_not_taken_for_the_checkpoint(folder, netw
         load_classifier(other)
 
 
+@pytest.mark.parametrize(("start", "length"), [(b"\x80", 60), (b"PK", 19_150)])
+def test_weights_that_start_with_the_bytes_of_a_pickle_are_no_pickle(tmp_path, start, length):
+    path = tmp_path / "w.safetensors"  # begins with the length of its table of names, a multiple of 8
+    for more in range(150):
+        save_file({"x" * (length + more): torch.ones(1)}, path)
+        if path.read_bytes().startswith(start):
+            break
+    assert path.read_bytes().startswith(start)
+    (weights,) = read_weights(path).values()
+    assert torch.equal(weights, torch.ones(1))
+
+
 def test_missing_weights(tmp_path, folder):
     (folder / WEIGHTS).unlink()
     with pytest.raises(CheckpointError, match="no weights file"):

@@ -74,6 +74,8 @@ def test_normalisation_must_be_finite_numbers(name, value):
 def test_mean_and_std_of_different_channels_are_refused():
     with pytest.raises(InputError, match="one per channel"):
         Pooled(mean=(0.1, 0.2, 0.3), std=(0.5, 0.5))
+    with pytest.raises(InputError, match="one per channel"):
+        Pooled(mean=(0.1, 0.2, 0.3), channels=1)
 
 
 def test_images_of_another_number_of_channels_are_refused():

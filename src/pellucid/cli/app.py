@@ -17,6 +17,7 @@ from pellucid.cli.evaluate import evaluate
 from pellucid.cli.explain import explain
 from pellucid.cli.listing import list_methods
 from pellucid.cli.study import report, study
+from pellucid.cli.sweep import sweep
 from pellucid.cli.train import train
 from pellucid.errors import PellucidError
 
@@ -44,6 +45,12 @@ Train a network with a defence, attack it, explain it:
   pellucid train --data digits --model small_cnn --defence double_backprop \\
     weight=1 --steps 300 --out net
 
+  pellucid train --data digits --model small_cnn --defence int attack=pgd \\
+    attack.eps=0.1 attack.steps=5 --average ema --steps 300 --out aware
+
+  pellucid sweep --data digits --model small_cnn --defence double_backprop \\
+    --along defence.weight --values 0.1,1,10 --attack fgsm --epsilons 0.1
+
   pellucid evaluate net --data digits --attack pgd --epsilons 0,0.1,0.2
 
   pellucid explain net --data digits --attack pgd attack.eps=0.1
@@ -67,6 +74,7 @@ app = App(
 )
 app.command(study)
 app.command(train, help_epilogue="")
+app.command(sweep, help_epilogue="")
 app.command(evaluate, help_epilogue="")
 app.command(attack, help_epilogue="")
 app.command(explain, help_epilogue="")

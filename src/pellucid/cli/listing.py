@@ -10,15 +10,21 @@ from rich.text import Text
 
 from pellucid.cli.common import AsJson, Common, screen
 from pellucid.errors import SpecError
-from pellucid.spec import echo
+from pellucid.spec import brief, echo
 
-KINDS = ("attack", "interpreter", "visualisation", "defence", "model", "data", "optimiser", "task", "study")
+KINDS = (
+    "attack", "interpreter", "visualisation", "defence", "model", "data", "augmentation", "optimiser", "schedule", "ramp",
+    "average", "stop", "task", "study",
+)  # fmt: skip
 
 
 def list_methods(
     kind: Annotated[
         str | None,
-        Parameter(help="attack, interpreter, visualisation, defence, model, data, optimiser, task or study [all]."),
+        Parameter(
+            help="attack, interpreter, visualisation, defence, model, data, augmentation, optimiser, schedule, ramp, "
+            "average, stop, task or study [all]."
+        ),
     ] = None,
     name: Annotated[str | None, Parameter(help="One of them, to read its whole documentation.")] = None,
     /,
@@ -65,8 +71,12 @@ def _entries(kind: str) -> list[dict[str, Any]]:
             }
             for name in STUDIES
         ]
-    from pellucid.spec import entries
+    from pellucid.spec import entries, presets
 
+    ready = [
+        {"name": name, "summary": f"A name for {brief(value)}.", "fields": [], "source": ""}
+        for name, value in presets(kind).items()
+    ]
     return [
         {
             "name": name,
@@ -75,7 +85,7 @@ def _entries(kind: str) -> list[dict[str, Any]]:
             "source": _source(inspect.getdoc(cls) or ""),
         }
         for name, cls in entries(kind)
-    ]
+    ] + ready
 
 
 def _fields(cls: Any) -> list[dict[str, Any]]:

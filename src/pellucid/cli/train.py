@@ -1,5 +1,8 @@
 """pellucid train."""
 
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
@@ -24,31 +27,48 @@ def train(
     batch_size: Annotated[str | None, Parameter(help="Images in a batch [256].")] = None,
     seed: Annotated[str | None, Parameter(help="Seed of everything random [0].")] = None,
     init: Annotated[Place | None, Parameter(help="A checkpoint to start from (post-processing).")] = None,
+    unlabelled: Annotated[str | None, Parameter(help="A data set whose images are used without labels.")] = None,
+    augmentation: Annotated[str | None, Parameter(help="Random changes of the batches: crop_and_flip, flip.")] = None,
+    average: Annotated[str | None, Parameter(help="Keep a mean of networks: ema, swa.")] = None,
+    watch: Annotated[
+        str | None, Parameter(help="The attack of the logged figures; its fields as watch.eps=0.1.")
+    ] = None,
+    stop: Annotated[str | None, Parameter(help="Stop early: target_accuracy, patience, sudden_overfitting.")] = None,
+    keep: Annotated[
+        str | None, Parameter(help="The logged figure whose best network is kept, such as validation_accuracy.")
+    ] = None,
+    resume: Annotated[
+        bool,
+        Parameter(
+            help="Go on with the training that was interrupted last in the store, or with the one that is described; "
+            "refuse to begin a new one.",
+            negative="",
+        ),
+    ] = False,
+    tensorboard: Annotated[Place | None, Parameter(help="Write the logged figures for TensorBoard here.")] = None,
     spec: Annotated[
         Place | None, Parameter(help="A JSON or YAML file with the fields; the command line overrides it.")
     ] = None,
     out: Annotated[Place | None, Parameter(help="Copy the checkpoint to this folder.")] = None,
     common: Common = Common(),
 ) -> None:
-    """Train one network; the folder of its checkpoint is printed last. Run again to go on after an interruption."""
-    from pellucid.spec import digest, from_dict
-    from pellucid.tasks import Checkpoint
+    """Train one network; the folder of its checkpoint is printed last. Run again to go on after an interruption.
 
-    task_table: dict[str, Any] = read_table(spec) if spec is not None else {}
+    Every field of training that has no flag is a word: precision=bfloat16 accumulate=4 images=1000 log_every=50
+    shuffle=no optimiser.schedule=cosine watch.eps=0.1 stop.accuracy=0.9 (all: pellucid list task train).
+    """
+    from pellucid.spec import digest, from_dict
+
     given = {
-        "data": data, "model": model, "defence": defence, "optimiser": optimiser, "steps": steps,
-        "epochs": epochs, "batch_size": batch_size, "seed": seed,
+        "data": data, "model": model, "defence": defence, "optimiser": optimiser, "steps": steps, "epochs": epochs,
+        "batch_size": batch_size, "seed": seed, "unlabelled": unlabelled, "augmentation": augmentation,
+        "average": average, "watch": watch, "stop": stop, "keep": keep,
     }  # fmt: skip
-    task_table = {"task": "train", "defence": "standard", "optimiser": "adam"} | task_table
-    task_table |= {key: value for key, value in given.items() if value is not None}
-    for needed in ("data", "model"):
-        if needed not in task_table:
-            raise SpecError(f"pellucid train needs --{needed}; pellucid list {needed} shows what there is")
-    task_table = apply_words(task_table, words, "defence")
-    if init is not None:
-        task_table["init"] = Checkpoint.of(init)
-    task = from_dict(task_table, "task")
-    result = common.run(task)
+    described = bool(words or spec or init or any(given.values()))
+    task = from_dict(_table(words, given, spec, init) if described else _interrupted(common, resume), "task")
+    if resume:
+        _check_begun(common, task)
+    result = common.run(task, tensorboard)
     folder = result.folder
     if out is not None:
         export(out, {name: (folder / name).read_bytes() for name in result.meta["files"]})
@@ -63,3 +83,55 @@ def train(
             str(folder),
         ],
     )
+
+
+def _table(words: Sequence[str], given: dict[str, str | None], spec: Path | None, init: Path | None) -> dict[str, Any]:
+    """Return the training that is described, as a table."""
+    from pellucid.tasks import Checkpoint
+
+    task_table: dict[str, Any] = read_table(spec) if spec is not None else {}
+    task_table = {"task": "train", "defence": "standard", "optimiser": "adam"} | task_table
+    task_table |= {key: value for key, value in given.items() if value is not None}
+    for needed in ("data", "model"):
+        if needed not in task_table:
+            raise SpecError(f"pellucid train needs --{needed}; pellucid list {needed} shows what there is")
+    own = [word for word in words if _is_of_training(word, task_table["defence"])]
+    task_table |= {key: value for key, _, value in (word.partition("=") for word in own)}
+    task_table = apply_words(task_table, [word for word in words if word not in own], "defence")
+    if init is not None:
+        task_table["init"] = Checkpoint.of(init)
+    return task_table
+
+
+def _is_of_training(word: str, defence: Any) -> bool:
+    """Say whether key=value is a field of training itself, and none of the defence's."""
+    from pellucid.spec import lookup
+    from pellucid.tasks import Train
+
+    key = word.partition("=")[0]
+    name = defence.get("defence") if isinstance(defence, dict) else defence
+    theirs = {field.name for field in fields(lookup("defence", str(name)))}
+    return "=" in word and key in {field.name for field in fields(Train)} - theirs
+
+
+def _interrupted(common: Common, resume: bool) -> dict[str, Any]:
+    """Return the description of the training that was interrupted last in the store; raise SpecError if none was."""
+    from pellucid.store import read_json
+    from pellucid.tasks.io import DESCRIPTION
+
+    if not resume:
+        raise SpecError("pellucid train needs --data and --model; pellucid list data shows what there is")
+    store = common.open_store()
+    found = sorted((store.root / "scratch").glob(f"*/{DESCRIPTION}"), key=lambda path: path.stat().st_mtime)
+    tables = [table for table in map(read_json, found) if table.get("task") == "train"]
+    if not tables:
+        raise SpecError(f"there is no interrupted training in {store.root}; describe one (--data, --model)")
+    table: dict[str, Any] = tables[-1]
+    return table
+
+
+def _check_begun(common: Common, task: Any) -> None:
+    """Refuse to begin what was to be resumed."""
+    store = common.open_store()
+    if not store.has(task) and not store.scratch(task).is_dir():
+        raise SpecError(f"nothing of this training is in {store.root} to resume; leave --resume out to begin it")

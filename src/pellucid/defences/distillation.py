@@ -10,6 +10,7 @@ from torch.nn import functional
 from pellucid.defences.teacher import TeacherField
 from pellucid.errors import InputError
 from pellucid.guard import check_images, check_labels, frozen
+from pellucid.maths.losses import wide
 from pellucid.protocols import Context
 from pellucid.spec import Positive, register
 
@@ -44,7 +45,8 @@ class Distillation:
         logits = model(x)
         check_labels(y, len(x), logits.shape[1], single=True)
         targets = softened((ctx or Context()).network(self.teacher), x, logits, self.temperature)
-        return {"cross_entropy": -(targets * functional.log_softmax(logits / self.temperature, 1)).sum(1).mean()}
+        logs = functional.log_softmax(wide(logits) / self.temperature, 1)
+        return {"cross_entropy": -(targets * logs).sum(1).mean()}
 
 
 def softened(teacher: nn.Module, x: Tensor, like: Tensor, temperature: float) -> Tensor:
@@ -53,4 +55,4 @@ def softened(teacher: nn.Module, x: Tensor, like: Tensor, temperature: float) ->
         logits = teacher(x)
     if logits.shape != like.shape:
         raise InputError(f"the teacher gives {logits.shape[1]} classes, the network {like.shape[1]}")
-    return functional.softmax(logits / temperature, 1).detach()
+    return functional.softmax(wide(logits) / temperature, 1).detach()

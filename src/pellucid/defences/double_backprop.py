@@ -1,14 +1,12 @@
 """Input-gradient regularisation (double backpropagation)."""
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from pellucid.guard import check_images, check_labels
-from pellucid.maths.losses import cross_entropy
-from pellucid.maths.passes import gradient
+from pellucid.defences.gradient_penalty import Normalisation, forward, penalised
 from pellucid.protocols import Context
 from pellucid.spec import NonNegative, register
 
@@ -35,18 +33,12 @@ class DoubleBackprop:
     """
 
     weight: NonNegative = 109.83
-    normalisation: Literal["paper", "paper_sum", "code"] = "paper"
+    normalisation: Normalisation = "paper"
 
     moves: ClassVar[str] = "input_gradient_norm"
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, ctx: Context | None = None) -> dict[str, Tensor]:
         """Return the loss terms."""
-        x = check_images(x).detach().requires_grad_(True)
         with torch.enable_grad():
-            logits = model(x)
-            losses = cross_entropy(logits, check_labels(y, len(x), logits.shape[1], single=True))
-            squares = gradient(losses, x, create_graph=True).flatten(1).square().sum(1)
-        if self.normalisation == "paper_sum":
-            return {"cross_entropy": losses.sum(), "gradient_penalty": self.weight * squares.sum()}
-        scale = 1.0 if self.normalisation == "paper" else 0.5 / len(x)
-        return {"cross_entropy": losses.mean(), "gradient_penalty": self.weight * scale * squares.mean()}
+            run = forward(model, x, y)
+            return penalised(run, run.losses, self.weight, self.normalisation)

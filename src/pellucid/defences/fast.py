@@ -27,7 +27,7 @@ class FastAdversarialTraining:
     Source: Wong, Rice & Kolter 2020, algorithm 3. Deviations: none.
     """
 
-    eps: NonNegative = 8 / 255
+    eps: NonNegative
     step: Positive = 1.25
     mode: Mode = "train"
     ramp: RampField = None

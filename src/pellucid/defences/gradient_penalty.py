@@ -1,5 +1,7 @@
-"""What defences that penalise derivatives share: the forward that is differentiated in the image, and the loss terms."""
+"""What defences that penalise derivatives share: a forward to be differentiated in the image, and the loss terms."""
 
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Literal, NamedTuple
 
 import torch
@@ -15,12 +17,16 @@ Normalisation = Literal["paper", "paper_sum", "code"]
 
 
 class Forward(NamedTuple):
-    """One forward of a batch: images (N, C, H, W) as a leaf, labels (N,), logits (N, K), cross-entropies (N,)."""
+    """One forward of a batch: images (N, C, H, W) as a leaf, labels (N,), logits (N, K), cross-entropies (N,).
+
+    Within `again()` another forward has the same dropout masks, without which no two of them could be compared.
+    """
 
     x: Tensor
     y: Tensor
     logits: Tensor
     losses: Tensor
+    again: Callable[[], contextlib.AbstractContextManager[None]]
 
 
 def forward(model: nn.Module, x: Tensor, y: Tensor, differentiable: bool = True) -> Forward:
@@ -31,9 +37,26 @@ def forward(model: nn.Module, x: Tensor, y: Tensor, differentiable: bool = True)
     """
     x = check_images(x).detach().requires_grad_(differentiable)
     some(len(x), "a penalty on derivatives")
+    again = replaying(x.device)
     logits = model(x)
     y = check_labels(y, len(x), logits.shape[1], single=True)
-    return Forward(x, y, logits, cross_entropy(logits, y))
+    return Forward(x, y, logits, cross_entropy(logits, y), again)
+
+
+def replaying(device: torch.device) -> Callable[[], contextlib.AbstractContextManager[None]]:
+    """Return a context in which torch's global generators give what they give next, and after which they go on."""
+    cuda = device.type == "cuda"
+    states = torch.get_rng_state(), torch.cuda.get_rng_state(device) if cuda else None
+
+    @contextlib.contextmanager
+    def again() -> Iterator[None]:
+        with torch.random.fork_rng(devices=[device] if cuda else []):
+            torch.set_rng_state(states[0])
+            if states[1] is not None:
+                torch.cuda.set_rng_state(states[1], device)
+            yield
+
+    return again
 
 
 def slopes(scores: Tensor, x: Tensor) -> Tensor:
@@ -65,6 +88,14 @@ def chosen(x: Tensor, share: float, ctx: Context) -> Tensor:
         return torch.arange(len(x), device=x.device)
     lots = ctx.stream.child("examples").uniform(x.new_empty((len(x), 0), dtype=torch.float64), ())
     return lots.argsort(stable=True)[: max(1, round(share * len(x)))].sort().values
+
+
+def inseparable(model: nn.Module) -> bool:
+    """Say whether batch statistics tie the images of a batch together, so that a share of it is another batch."""
+    return any(
+        isinstance(layer, nn.modules.batchnorm._BatchNorm) and (layer.training or layer.running_mean is None)
+        for layer in model.modules()
+    )
 
 
 def root(squares: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from pellucid.guard import check_images, check_labels
-from pellucid.maths.losses import cross_entropy
+from pellucid.maths.losses import cross_entropy, wide
 from pellucid.protocols import Context
 from pellucid.spec import Positive, register
 
@@ -33,4 +33,4 @@ class Standard:
         x = check_images(x)
         logits = model(x)
         y = check_labels(y, len(x), logits.shape[1], single=True)
-        return {"cross_entropy": cross_entropy(logits / self.temperature, y).mean()}
+        return {"cross_entropy": cross_entropy(wide(logits) / self.temperature, y).mean()}

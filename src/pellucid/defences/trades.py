@@ -10,7 +10,7 @@ from torch.nn import functional
 from pellucid.attacks import PGD
 from pellucid.defences.inner import RampField, at_this_step, check_ramp, some
 from pellucid.guard import check_images, check_labels, frozen, recording
-from pellucid.maths.losses import cross_entropy
+from pellucid.maths.losses import cross_entropy, wide
 from pellucid.protocols import AttackField, Context
 from pellucid.spec import NonNegative, register
 
@@ -67,5 +67,5 @@ def divergence(logits: Tensor, other: Tensor) -> Tensor:
     >>> divergence(torch.zeros(1, 2), torch.tensor([[0.0, 0.0]])).tolist()
     [0.0]
     """
-    ours, theirs = (functional.log_softmax(z, 1) for z in (logits, other))
+    ours, theirs = (functional.log_softmax(wide(z), 1) for z in (logits, other))
     return (ours.exp() * (ours - theirs)).sum(1)

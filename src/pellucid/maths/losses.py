@@ -7,13 +7,14 @@ from torch.nn import functional
 from pellucid.errors import InputError
 
 
-def _wide(logits: Tensor) -> Tensor:
+def wide(logits: Tensor) -> Tensor:
+    """Return logits in float32 at least: of half precision, as under autocast, a softmax is too coarse."""
     return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
 
 
 def log_probability(logits: Tensor, target: Tensor) -> Tensor:
     """Return log p of the target classes: logits (N, K), target (N,) -> (N,)."""
-    return functional.log_softmax(_wide(logits), 1).gather(1, target[:, None])[:, 0]
+    return functional.log_softmax(wide(logits), 1).gather(1, target[:, None])[:, 0]
 
 
 def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
@@ -23,7 +24,7 @@ def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
 
 def certainty_entropy(logits: Tensor) -> Tensor:
     """Return H(1/K, yhat) = -(1/K) sum_k log p_k per example (Ross & Doshi-Velez 2018): (N, K) -> (N,)."""
-    return -functional.log_softmax(_wide(logits), 1).mean(1)
+    return -functional.log_softmax(wide(logits), 1).mean(1)
 
 
 def margin(logits: Tensor, target: Tensor) -> Tensor:
@@ -31,7 +32,7 @@ def margin(logits: Tensor, target: Tensor) -> Tensor:
 
     Source: Carlini & Wagner 2017, equation for f_6 without its floor.
     """
-    logits = _wide(logits)
+    logits = wide(logits)
     own = torch.zeros_like(logits, dtype=torch.bool).scatter_(1, target[:, None], True)
     return logits.masked_fill(own, -torch.inf).amax(1) - logits.gather(1, target[:, None])[:, 0]
 
@@ -49,7 +50,7 @@ def dlr(logits: Tensor, target: Tensor) -> Tensor:
     """
     if logits.shape[1] < 3:
         raise InputError(f"the difference of logits ratio needs at least 3 classes; there are {logits.shape[1]}")
-    first, _, third = _wide(logits).topk(3, 1).values.unbind(1)
+    first, _, third = wide(logits).topk(3, 1).values.unbind(1)
     return margin(logits, target) / (first - third + _TINY)
 
 
@@ -62,7 +63,7 @@ def targeted_dlr(logits: Tensor, own: Tensor, target: Tensor) -> Tensor:
     """
     if logits.shape[1] < 4:
         raise InputError(f"the targeted difference of logits ratio needs at least 4 classes; got {logits.shape[1]}")
-    wide = _wide(logits)
-    first, _, third, fourth = wide.topk(4, 1).values.unbind(1)
-    lead = wide.gather(1, own[:, None])[:, 0] - wide.gather(1, target[:, None])[:, 0]
+    scores = wide(logits)
+    first, _, third, fourth = scores.topk(4, 1).values.unbind(1)
+    lead = scores.gather(1, own[:, None])[:, 0] - scores.gather(1, target[:, None])[:, 0]
     return -lead / (first - (third + fourth) / 2 + _TINY)

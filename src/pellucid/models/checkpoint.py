@@ -44,10 +44,10 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def is_pickle(path: Path) -> bool:
-    """Say whether a file starts as those of torch.save do."""
+    """Say whether a file starts as those of torch.save do, and not as safetensors: a length, then a table."""
     with open(path, "rb") as file:
-        start = file.read(2)
-    return start[:1] == b"\x80" or start == b"PK"
+        start = file.read(9)
+    return (start[:1] == b"\x80" or start[:2] == b"PK") and start[8:] != b"{"
 
 
 def load_weights(network: nn.Module, weights: dict[str, Tensor], origin: str) -> None:

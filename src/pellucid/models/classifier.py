@@ -62,7 +62,7 @@ class Classifier(nn.Module):
             self.register_buffer(name, numbers)
         if bool((self.std <= 0).any()):
             raise InputError(f"std must be positive, not {std}")
-        known = {channels, self.mean.shape[1], self.std.shape[1]} - {None, 1}
+        known = {self.mean.shape[1], self.std.shape[1]} - {1} | ({channels} - {None})
         if len(known) > 1:
             raise InputError(f"mean {mean} and std {std} must have one number, or one per channel")
         self.channels = known.pop() if known else channels

@@ -39,8 +39,8 @@ class TutorialCNN:
     Weights N(0, 0.1) cut at two standard deviations, biases 0.1.
 
     Images (N, C, H, W) in [0, 1]. No linear head on pooled features, so no CAM. dropout is the share that is dropped.
-    Source: Jakubovitz & Giryes 2018, section 4.1, after TensorFlow's tutorial; dropout between the dense layers only
-    and the initial weights from the authors' code. Deviations: none known; the decay of the weights of both
+    Source: Jakubovitz & Giryes 2018, Experiments (MNIST), after TensorFlow's tutorial; dropout between the dense layers
+    only and the initial weights from the authors' code. Deviations: none known; the decay of the weights of both
     convolutions and the first dense layer, which the code adds and the paper does not print, is the optimiser's.
     """
 
@@ -88,11 +88,11 @@ class JakubovitzCNN:
 
     Images (N, C, H, W) in [0, 1], H and W at least 16 (SpecError). No linear head on pooled features, so no CAM.
     dropout is the share that is dropped, after every set.
-    Source: Jakubovitz & Giryes 2018, section 4.2. Deviations: the paper prints neither kernels nor widths nor initial
-    weights, so those here are ours: 3x3 kernels with SAME padding, `width` channels in the first set and twice as many
-    in each set after it (64, 128, 256, 512, as in VGG, the usual net of this form), `hidden` units, He's initial
-    weights. No batch norm, as none is named: with it the Jacobian of one image in training mode would depend on the
-    others of its batch.
+    Source: Jakubovitz & Giryes 2018, Experiments (CIFAR-10). Deviations: the paper prints neither kernels nor widths
+    nor initial weights, so those here are ours: 3x3 kernels with SAME padding, `width` channels in the first set and
+    twice as many in each set after it (64, 128, 256, 512, as in VGG, the usual net of this form), `hidden` units, He's
+    initial weights. No batch norm, as none is named: with it the Jacobian of one image in training mode would depend
+    on the others of its batch.
     """
 
     width: Count = 64

@@ -5,12 +5,13 @@ from typing import Any
 
 from pellucid import tasks as _tasks  # a study's description may hold any task
 from pellucid.errors import SpecError
-from pellucid.studies import boopathy2020, evidence, gallery, ross2018, stability, strength, unforeseen
+from pellucid.studies import boopathy2020, evidence, gallery, jakubovitz2018, ross2018, stability, strength, unforeseen
 
 SCALES = ("smoke", "small", "paper")
 STUDIES: dict[str, Callable[[str], Any]] = {
     "ross2018": ross2018.study,
     "boopathy2020": boopathy2020.study,
+    "jakubovitz2018": jakubovitz2018.study,
     "strength": strength.study,
     "unforeseen": unforeseen.study,
     "stability": stability.study,

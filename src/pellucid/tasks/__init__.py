@@ -5,6 +5,8 @@ from pellucid.tasks.graph import Watch, plan, run
 from pellucid.tasks.imported import ImportedNetwork
 from pellucid.tasks.io import Io, Options, Task
 from pellucid.tasks.measuring import Evaluate, InputGradients
+from pellucid.tasks.selecting import Selection
+from pellucid.tasks.sweeping import Sweep
 from pellucid.tasks.training import Checkpoint, Train
 
 __all__ = [
@@ -15,6 +17,8 @@ __all__ = [
     "InputGradients",
     "Io",
     "Options",
+    "Selection",
+    "Sweep",
     "Task",
     "Train",
     "Watch",

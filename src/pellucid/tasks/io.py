@@ -22,10 +22,10 @@ from pellucid.maths.passes import Passes, counted, note_backward, note_forward
 from pellucid.maths.resume import keeping
 from pellucid.models import Classifier, load_classifier
 from pellucid.protocols import Data, Progress, silent
-from pellucid.spec import digest
+from pellucid.spec import digest, to_dict
 from pellucid.store import Result, Store, read_json, read_tensors, write_json, write_tensors
 
-WORKERS = "workers.json"
+WORKERS, DESCRIPTION = "workers.json", "task.json"
 _PIECE = "--"  # between the name of a part and that of a piece of it
 
 
@@ -56,6 +56,7 @@ class Options:
     device: str = "auto"
     threads: int | None = None
     checkpoint_seconds: float = 60.0
+    tensorboard: Path | None = None  # where training writes its figures, in a folder of its own
 
     def __post_init__(self) -> None:
         """Refuse thread counts that torch cannot take, and devices that are not there."""
@@ -198,7 +199,9 @@ class Io:
         return found
 
     def sign(self) -> None:
-        """Record who works on the task from here on: parts may be made by several processes, one after the other."""
+        """Record what the task is, and who works on it from here on: one process after another may make its parts."""
+        if not (self.scratch / DESCRIPTION).is_file():
+            write_json(self.scratch / DESCRIPTION, to_dict(self.task))
         path = self.scratch / WORKERS
         known = read_json(path)["workers"] if path.is_file() else []
         if self._worker() not in known:
@@ -206,7 +209,7 @@ class Io:
 
     def unbegun(self) -> bool:
         """Say whether nothing has been made yet but the signature."""
-        return all(path.name == WORKERS for path in self.scratch.iterdir())
+        return all(path.name in (WORKERS, DESCRIPTION) for path in self.scratch.iterdir())
 
     def _worker(self) -> dict[str, Any]:
         return {

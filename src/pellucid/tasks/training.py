@@ -15,8 +15,9 @@ from pellucid.averaging import AverageField
 from pellucid.data.augment import AugmentationField
 from pellucid.data.split import Split
 from pellucid.defences import Standard, with_teachers
-from pellucid.errors import CheckpointError, SpecError, TrainingError
+from pellucid.errors import CheckpointError, DataError, SpecError, TrainingError
 from pellucid.models import Classifier
+from pellucid.models.card import CARD, README, card, logged, markdown
 from pellucid.models.checkpoint import (
     CONFIG,
     WEIGHTS,
@@ -28,18 +29,20 @@ from pellucid.models.checkpoint import (
 from pellucid.optimisers import Adam, Optimiser
 from pellucid.protocols import AttackField, DataField, DefenceField, ModelField
 from pellucid.rng import derive, global_seed
-from pellucid.spec import NOT_HASHED, Count, Flag, Whole, brief, member, name_of, register
+from pellucid.spec import NOT_HASHED, Count, Flag, Whole, brief, digest, member, name_of, register, to_dict
 from pellucid.stopping import StopField
-from pellucid.store import file_digest, write_json
-from pellucid.tasks.io import Io
-from pellucid.train import Precision, Recipe, Run, fit
+from pellucid.store import file_digest, write_atomic, write_json
+from pellucid.tasks.io import Io, versions
+from pellucid.tracking import TensorBoard
+from pellucid.train import Log, Precision, Recipe, Run, fit
+from pellucid.watching import WATCHED
 
 TaskField = Annotated[Any, member("task")]
 
 
 def _makes_a_network(task: Any) -> Any:
     if not getattr(type(task), "makes_network", False):
-        known = "train, checkpoint, imported_network"
+        known = "train, checkpoint, imported_network, selection"
         raise ValueError(f"a task that makes a network is needed ({known}), not {name_of(task)}")
     return task
 
@@ -149,7 +152,38 @@ class Train:
         save_classifier(io.scratch, network, self.model, train.shape, train.classes)
         write_json(io.scratch / "history.json", done.history)
         io.spend("train", done.seconds, done.passes)
-        return [WEIGHTS, CONFIG, "history.json"]
+        told = self._card(io, done, train, min(WATCHED, len(validation)))
+        write_json(io.scratch / CARD, told)
+        write_atomic(io.scratch / README, markdown(told).encode())
+        return [WEIGHTS, CONFIG, "history.json", CARD, README]
+
+    def _card(self, io: Io, done: Run, train: Split, watched: int) -> dict[str, Any]:
+        """Return the model card: how the network was made, and the figures of the one that is kept."""
+        averaged = self.average is not None and self.average.needs_statistics
+        row = next((row for row in done.history if row["step"] == done.kept), done.history[-1] if done.history else {})
+        measured = logged(
+            row,
+            watched=watched,
+            attack=None if self.watch is None else to_dict(self.watch),
+            of="the network in training, before its weights were averaged" if averaged else None,
+        )
+        described: dict[str, Any] = to_dict(replace(self, init=None))
+        schedule = {key: value for key, value in described.items() if key not in ("task", "model", "defence", "seed")}
+        begun = {"init": None if self.init is None else network_name(self.init), "stopped": done.stopped}
+        return card(
+            model=described["model"],
+            shape=train.shape,
+            classes=train.classes,
+            defence=described["defence"],
+            data=io.data_used,
+            schedule=schedule | begun,
+            steps=done.step,
+            seed=self.seed,
+            measured=measured if row else (),
+            seconds=done.seconds,
+            passes={"forward": done.passes.forward, "backward": done.passes.backward},
+            versions=versions(),
+        )
 
     def _fit(self, io: Io, network: Classifier, train: Split, validation: Split) -> Run:
         return fit(
@@ -182,11 +216,32 @@ class Train:
             watch=self.watch,
             stop=None if rehearsal else self.stop,
             keep=None if rehearsal else self.keep,
-            unlabelled=None if self.unlabelled is None else io.data(self.unlabelled, "train"),
+            unlabelled=self._without_labels(io, rehearsal),
             networks=network,
             channels_last=self.channels_last,
             compiled=self.compiled,
+            log=None if rehearsal else self._log(io),
         )
+
+    def _log(self, io: Io) -> Log | None:
+        """Return what hears the figures while the network trains: TensorBoard, where it is asked for."""
+        if io.options.tensorboard is None:
+            return None
+        return TensorBoard(io.options.tensorboard / f"{name_of(self.model)}-{digest(self)[:12]}").log
+
+    def _without_labels(self, io: Io, rehearsal: bool) -> Split | None:
+        """Return the images without labels; what they are is recorded beside the training part, not in its place."""
+        if self.unlabelled is None:
+            return None
+        if rehearsal:
+            return self.unlabelled.load("train")
+        labelled = io.data_used["train"]
+        split = io.data(self.unlabelled, "train")
+        io.data_used |= {"train": labelled, "unlabelled": io.data_used["train"]}
+        shape = self.data.load("train").shape
+        if split.shape != shape:
+            raise DataError(f"the images without labels, of {split.name}, are {split.shape}, those with labels {shape}")
+        return split
 
     def _cut(self, split: Split) -> Split:
         """Return the first images of the training part, or all."""
