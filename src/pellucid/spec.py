@@ -170,6 +170,8 @@ def register(kind: str, name: str) -> Callable[[_C], _C]:
             raise TypeError(f"there is no kind {kind!r}; kinds are {', '.join(_REGISTRY)}")
         if any(f.name == kind for f in dataclasses.fields(cls)):
             raise TypeError(f"a field of {cls.__name__} must not be called {kind!r}: that key names the class in JSON")
+        if name in _PRESETS[kind]:
+            raise TypeError(f"the {kind} {name!r} is already a name for {brief(_PRESETS[kind][name])}")
         known = _REGISTRY[kind].get(name)
         if known is not None and (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
             raise TypeError(f"the {kind} {name!r} is already {known.__module__}.{known.__qualname__}")
@@ -254,7 +256,7 @@ def preset(kind: str, name: str, value: Any) -> Any:
 
     A preset is read as what it stands for: its digest is that of the description spelled out.
     """
-    if kind_of(value) != kind or name in _REGISTRY[kind] or name in _PRESETS[kind]:
+    if kind_of(value) != kind or name in _REGISTRY[kind] or _PRESETS[kind].get(name, value) != value:
         raise TypeError(f"{name!r} cannot stand for this {kind}: it must be one, and the name be free")
     _PRESETS[kind][name] = value
     return value

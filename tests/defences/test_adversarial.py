@@ -13,6 +13,9 @@ from pellucid.protocols import Context
 from pellucid.rng import global_seed
 from pellucid.schedule import Ramp
 
+from .derivatives import tied
+from .stand_ins import Handed, seen, shifted
+
 
 @pytest.fixture
 def images(generator):
@@ -114,7 +117,87 @@ def test_a_ramp_needs_an_attack_with_eps_and_the_share_is_a_share():
         AdversarialTraining(eps=0.3)
 
 
-@pytest.mark.parametrize("batches", ["separate", "together"])
+@pytest.mark.parametrize("batches", ["separate", "together", "mixed", "alternate"])
 def test_a_batch_without_images_is_refused(linear, images, batches):
     with pytest.raises(InputError, match="at least one image"):
         AdversarialTraining(batches=batches)(linear(), images[:0], torch.zeros(0, dtype=torch.long))
+
+
+# ------------------------------------------------------------------------------------------ how batches are made
+
+
+@pytest.mark.parametrize(("share", "n"), [(0.0, 0), (0.2, 1), (0.4, 2), (0.5, 3), (0.74, 4), (1.0, 6)])
+def test_mixed_batches_have_so_many_adversarial_images_and_every_image_once(linear, images, labels, share, n):
+    network, attack = linear(classes=3), Handed()
+    asked = seen(network)
+    ctx = Context(step=3, seed=5, positions=torch.arange(20, 26))
+    with counted() as passes:
+        terms = AdversarialTraining(attack=attack, share=share, batches="mixed")(network, images, labels, ctx)
+    assert passes.forward == 6
+    whole = torch.cat([shifted(images[:n]), images[n:]])
+    assert [torch.equal(x, whole) for x in asked] == [True]
+    losses = functional.cross_entropy(network(whole), labels, reduction="none")
+    expected = {"cross_entropy": losses[n:].sum() / 6, "adversarial_cross_entropy": losses[:n].sum() / 6}
+    torch.testing.assert_close(terms, expected)
+    if n == 0:
+        assert attack.silent
+        return
+    [(x, y, rng)] = attack.asked
+    assert torch.equal(x, images[:n])
+    assert torch.equal(y, labels[:n])
+    assert rng.positions.tolist() == list(range(20, 20 + n))
+
+
+def test_alternate_batches_are_adversarial_at_even_steps_and_clean_at_odd_ones(linear, images, labels):
+    network, attack = linear(classes=3), Handed()
+    losses = {x is images: functional.cross_entropy(network(x), labels) for x in (images, shifted(images))}
+    for step in range(5):
+        for share in (1.0, 0.5):
+            defence = AdversarialTraining(attack=attack, share=share, batches="alternate")
+            with counted() as passes:
+                terms = defence(network, images, labels, Context(step=step))
+            assert passes.forward == 6
+            clean = step % 2 == 1
+            assert terms["adversarial_cross_entropy" if clean else "cross_entropy"].item() == 0
+            torch.testing.assert_close(sum(terms.values()), losses[clean])
+    assert len(attack.asked) == 2 * 3
+    assert all(torch.equal(x, images) for x, _, _ in attack.asked)
+
+
+@pytest.mark.parametrize("batches", ["separate", "together"])
+def test_a_share_of_one_asks_nothing_about_the_clean_images(linear, images, labels, batches):
+    network = linear(classes=3)
+    asked = seen(network)
+    defence = AdversarialTraining(attack=Handed(), share=1, batches=batches)
+    with counted() as passes:
+        terms = defence(network, images, labels)
+    assert (passes.forward, passes.backward) == (6, 0)
+    assert [torch.equal(x, shifted(images)) for x in asked] == [True]
+    assert terms["cross_entropy"].item() == 0
+    torch.testing.assert_close(sum(terms.values()), functional.cross_entropy(network(shifted(images)), labels))
+
+
+@pytest.mark.parametrize("share", [0.25, 0.5])
+def test_batches_that_go_together_share_their_statistics(images, labels, share):
+    network = tied()
+    before = int(network[2].num_batches_tracked)
+    terms = AdversarialTraining(attack=Handed(), share=share, batches="together")(network, images, labels)
+    assert int(network[2].num_batches_tracked) == before + 1
+    both = torch.cat([images, shifted(images)])
+    losses = functional.cross_entropy(tied()(both), labels.repeat(2), reduction="none")
+    expected = {
+        "cross_entropy": (1 - share) * losses[:6].mean(),
+        "adversarial_cross_entropy": share * losses[6:].mean(),
+    }
+    torch.testing.assert_close(terms, expected)
+    apart = AdversarialTraining(attack=Handed(), share=share)(tied(), images, labels)
+    assert abs(sum(apart.values()).item() - sum(terms.values()).item()) > 1e-3
+
+
+def test_at_eps_0_nothing_is_attacked_however_batches_are_made(linear, images, labels):
+    network, plain = linear(classes=3), functional.cross_entropy(linear(classes=3)(images), labels)
+    for batches in ("separate", "together", "mixed", "alternate"):
+        attack = Handed(eps=0.0)
+        terms = AdversarialTraining(attack=attack, batches=batches)(network, images, labels)
+        assert attack.silent
+        torch.testing.assert_close(sum(terms.values()), plain)

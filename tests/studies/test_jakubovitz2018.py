@@ -12,8 +12,9 @@ from pellucid.models import TutorialCNN
 from pellucid.report import to_markdown
 from pellucid.spec import digest
 from pellucid.studies import find_study
+from pellucid.studies.claims import paired_ratio
 from pellucid.studies.jakubovitz2018 import CONTROL, SWEEPS, networks, sweep
-from pellucid.studies.jakubovitz2018_claims import ADVERSARIAL, NONE, Measured, judge, ratio
+from pellucid.studies.jakubovitz2018_claims import ADVERSARIAL, NONE, Measured, judge
 from pellucid.studies.jakubovitz2018_tables import orderings, printed, printed_tables
 from pellucid.studies.page.files import markdown
 from pellucid.studies.page.jakubovitz import build_report
@@ -213,13 +214,13 @@ def test_tables_are_those_of_the_stored_results(results):
 
 def test_a_ratio_of_means_is_not_the_mean_of_ratios():
     a, b = torch.tensor([1.0, 8.0, 3.0]), torch.tensor([1.0, 2.0, 3.0])
-    found = ratio(a, b)
+    found = paired_ratio(a, b)
     assert found.value == pytest.approx(2.0)
     assert found.low < 2 < found.high
     generator = torch.Generator().manual_seed(0)
     b = 1 + torch.rand(4000, generator=generator)
     a = 0.7 * b + 0.1 * torch.randn(4000, generator=generator)  # delta method: sd .1 / (1.5 sqrt(4000)) = .00105
-    found = ratio(a, b)
+    found = paired_ratio(a, b)
     assert found.high - found.low == pytest.approx(2 * 1.96 * 0.1 / 1.5 / 4000**0.5, rel=0.1)
 
 

@@ -27,8 +27,9 @@ class PGD:
     d(g) = sign(g) for linf and g / ||g||_2 for l2; with a target the loss of the target is lowered.
 
     x (N, C, H, W) in [0, 1], y (N,) true labels -> x' of the same shape in the ball of radius eps (norm linf or
-    l2 per image, in units of [0, 1]). step_size None means 2.5 eps / steps. random_start draws the start
-    uniformly from the ball, or with start="normal" as x + 0.001 N(0, 1), projected (TRADES). restarts > 1 keeps, per image, a run that succeeds, and the highest loss otherwise.
+    l2 per image, in units of [0, 1]). step_size None means 2.5 eps / steps. random_start draws the start uniformly from
+    the ball; start="normal" draws x + 0.001 N(0, 1), projected (TRADES). restarts > 1 keeps, per image, a run that
+    succeeds, and the highest loss otherwise.
     keep="last" returns the last iterate, as the papers do; "best" the one with the highest loss.
     stop_when_fooled lets images leave once misclassified (or classified as the target).
     loss="margin" is max_{j != y} z_j - z_y; a tolerance tau caps it at tau, so that images stay where they are
@@ -37,9 +38,11 @@ class PGD:
     None means 2.5 eps / steps / sqrt(C H W), the same l2 length. order="box_ball" (l2 only; for linf it is the same)
     clips to [0, 1] before the projection, which draws the clipped point towards x and so keeps it within [0, 1].
     mode="train" is for attacks inside training. Raises InputError for images outside [0, 1] and labels out of range.
-    Source: Madry et al. 2018, section 2.1; Zhang et al. 2019 (TRADES), algorithm 1 (start="normal"); Boopathy et al. 2020, section 5 (order: step, ball, box; they evaluate
-    without random start; their margin loss, after Carlini & Wagner 2017, has a tolerance); Zhang & Zhu 2019, authors'
-    code (direction="sign", order="box_ball", no random start). Deviations: none.
+    Source: Madry et al. 2018, section 2.1; Zhang et al. 2019 (TRADES), algorithm 1 (start="normal"); Boopathy et al.
+    2020, section 5 (order: step, ball, box; they evaluate without random start; their margin loss, after Carlini &
+    Wagner 2017, has a tolerance); Zhang & Zhu 2019, authors' code (direction="sign", order="box_ball", no random
+    start). Deviations: the normal start is brought into the ball and the box at once, where the authors' code leaves
+    that to the first step.
     """
 
     norm: Norm = "linf"

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 from rich.console import Console
@@ -54,18 +54,18 @@ class Common:
             set_data_root(self.data_root)
         return Store(self.store or os.environ.get("PELLUCID_STORE") or "artifacts")
 
-    def options(self, tensorboard: Path | None = None) -> "Options":
+    def options(self, tensorboard: Path | None = None, asked: Any = None) -> "Options":
         """Return how to run; raise SpecError for a device that is not there."""
         from pellucid.tasks import Options
 
-        return Options(self.device, self.threads, tensorboard=tensorboard)
+        return Options(self.device, self.threads, tensorboard=tensorboard, asked=asked)
 
     def run(self, task: Any, tensorboard: Path | None = None) -> "Result":
         """Compute what is missing of a task while showing progress."""
         from pellucid.cli.watch import watch_for
         from pellucid.tasks import run
 
-        store, options = self.open_store(), self.options(tensorboard)
+        store, options = self.open_store(), self.options(tensorboard, task)
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGINT, signal.default_int_handler)  # from here on there is something to put in order
         with watch_for(self.quiet) as watch:
@@ -91,22 +91,6 @@ def _strict(value: Any) -> Any:
 def screen(stderr: bool = False) -> Console:
     """Return the console for tables (stdout) or progress (stderr)."""
     return Console(stderr=stderr, highlight=False)
-
-
-Kind = Literal[
-    "attack",
-    "interpreter",
-    "defence",
-    "model",
-    "data",
-    "optimiser",
-    "ramp",
-    "schedule",
-    "augmentation",
-    "average",
-    "stop",
-    "task",
-]
 
 
 def export(folder: Path, files: dict[str, bytes]) -> None:

@@ -13,8 +13,8 @@ from pellucid.errors import SpecError
 from pellucid.spec import brief, echo
 
 KINDS = (
-    "attack", "interpreter", "visualisation", "defence", "model", "data", "augmentation", "optimiser", "schedule", "ramp",
-    "average", "stop", "task", "study",
+    "attack", "interpreter", "visualisation", "defence", "model", "data", "augmentation", "optimiser", "schedule",
+    "ramp", "average", "stop", "task", "study",
 )  # fmt: skip
 
 
@@ -88,13 +88,17 @@ def _entries(kind: str) -> list[dict[str, Any]]:
     ] + ready
 
 
-def _fields(cls: Any) -> list[dict[str, Any]]:
-    from pellucid.spec import kind_of, name_of
+def _fields(cls: Any, ready: Any = None) -> list[dict[str, Any]]:
+    """Return the fields of a class with their defaults, or with the values that a preset has."""
+    from pellucid.spec import kind_of, name_of, to_dict
 
     rows = []
     for f in dataclasses.fields(cls):
         row: dict[str, Any] = {"name": f.name}
-        if f.default is not dataclasses.MISSING:
+        if ready is not None:
+            held = getattr(ready, f.name)
+            row["default"] = brief(held) if kind_of(held) else to_dict(held)
+        elif f.default is not dataclasses.MISSING:
             row["default"] = f.default
         elif f.default_factory is not dataclasses.MISSING:
             made = f.default_factory()
@@ -132,10 +136,13 @@ def _one(kind: str, name: str) -> dict[str, Any]:
         find_study(name, "smoke")
         (entry,) = [row for row in _entries(kind) if row["name"] == name]
         return entry | {"documentation": _study_documentation(name)}
-    from pellucid.spec import lookup
+    from pellucid.spec import lookup, presets
 
-    cls = lookup(kind, name)
-    return {"name": name, "documentation": inspect.getdoc(cls), "fields": _fields(cls)}
+    cls, ready = lookup(kind, name), presets(kind).get(name)
+    documentation = inspect.getdoc(cls) or ""
+    if ready is not None:
+        documentation = f"A name for {brief(ready)}.\n\n{documentation}"
+    return {"name": name, "documentation": documentation, "fields": _fields(cls, ready)}
 
 
 def _study_documentation(name: str) -> str:

@@ -45,7 +45,7 @@ def train(
             negative="",
         ),
     ] = False,
-    tensorboard: Annotated[Place | None, Parameter(help="Write the logged figures for TensorBoard here.")] = None,
+    tensorboard: Annotated[Place | None, Parameter(help="Write the figures here for TensorBoard, as they are logged.")] = None,
     spec: Annotated[
         Place | None, Parameter(help="A JSON or YAML file with the fields; the command line overrides it.")
     ] = None,
@@ -54,8 +54,9 @@ def train(
 ) -> None:
     """Train one network; the folder of its checkpoint is printed last. Run again to go on after an interruption.
 
-    Every field of training that has no flag is a word: precision=bfloat16 accumulate=4 images=1000 log_every=50
-    shuffle=no optimiser.schedule=cosine watch.eps=0.1 stop.accuracy=0.9 (all: pellucid list task train).
+    Every field of training that has no flag is a word: precision=bfloat16
+    accumulate=4 images=1000 log_every=50 shuffle=no optimiser.schedule=cosine
+    watch.eps=0.1 stop.accuracy=0.9 (all: pellucid list task train).
     """
     from pellucid.spec import digest, from_dict
 
@@ -65,7 +66,7 @@ def train(
         "average": average, "watch": watch, "stop": stop, "keep": keep,
     }  # fmt: skip
     described = bool(words or spec or init or any(given.values()))
-    task = from_dict(_table(words, given, spec, init) if described else _interrupted(common, resume), "task")
+    task = from_dict(_table(words, given, spec, init), "task") if described else _interrupted(common, resume)
     if resume:
         _check_begun(common, task)
     result = common.run(task, tensorboard)
@@ -89,49 +90,67 @@ def _table(words: Sequence[str], given: dict[str, str | None], spec: Path | None
     """Return the training that is described, as a table."""
     from pellucid.tasks import Checkpoint
 
-    task_table: dict[str, Any] = read_table(spec) if spec is not None else {}
-    task_table = {"task": "train", "defence": "standard", "optimiser": "adam"} | task_table
-    task_table |= {key: value for key, value in given.items() if value is not None}
+    table: dict[str, Any] = {"task": "train", "defence": "standard", "optimiser": "adam"}
+    table |= read_table(spec) if spec is not None else {}
+    table |= {key: value for key, value in given.items() if value is not None}
     for needed in ("data", "model"):
-        if needed not in task_table:
+        if needed not in table:
             raise SpecError(f"pellucid train needs --{needed}; pellucid list {needed} shows what there is")
-    own = [word for word in words if _is_of_training(word, task_table["defence"])]
-    task_table |= {key: value for key, _, value in (word.partition("=") for word in own)}
-    task_table = apply_words(task_table, [word for word in words if word not in own], "defence")
+    own = _own(words, table, (*given, "init"))
+    table |= apply_words({"train": {}}, own, "train")["train"]
+    table = apply_words(table, [word for word in words if word not in own], "defence")
     if init is not None:
-        task_table["init"] = Checkpoint.of(init)
-    return task_table
+        table["init"] = Checkpoint.of(init)
+    return table
 
 
-def _is_of_training(word: str, defence: Any) -> bool:
-    """Say whether key=value is a field of training itself, and none of the defence's."""
-    from pellucid.spec import lookup
+def _own(words: Sequence[str], table: dict[str, Any], flags: Sequence[str]) -> list[str]:
+    """Return the words that set fields of training itself, none of the defence's; refuse those that have a flag."""
+    from pellucid.spec import echo, lookup
     from pellucid.tasks import Train
 
-    key = word.partition("=")[0]
-    name = defence.get("defence") if isinstance(defence, dict) else defence
-    theirs = {field.name for field in fields(lookup("defence", str(name)))}
-    return "=" in word and key in {field.name for field in fields(Train)} - theirs
+    defence = table["defence"].get("defence") if isinstance(table["defence"], dict) else table["defence"]
+    theirs = fields(lookup("defence", defence.partition(" ")[0])) if isinstance(defence, str) else ()
+    mine = {field.name for field in fields(Train)} - {field.name for field in theirs}
+    for word in words:
+        path, _, value = word.partition("=")
+        name = path.partition(".")[0]
+        flag = f"name it by --{name.replace('_', '-')}"
+        if not value or name not in mine or name not in flags:
+            continue
+        if name == path:
+            raise SpecError(f"{echo(word)} has a flag; {flag} {echo(value, bare=True)}")
+        if table.get(name) is None:
+            raise SpecError(f"{echo(word)} belongs to nothing that is there; {flag} NAME")
+    return [word for word in words if word.partition("=")[0] in mine]
 
 
-def _interrupted(common: Common, resume: bool) -> dict[str, Any]:
-    """Return the description of the training that was interrupted last in the store; raise SpecError if none was."""
+def _interrupted(common: Common, resume: bool) -> Any:
+    """Return the training that was interrupted last in the store; raise SpecError if none was."""
+    from pellucid.spec import digest, from_dict
     from pellucid.store import read_json
+    from pellucid.tasks.graph import order
     from pellucid.tasks.io import DESCRIPTION
 
     if not resume:
         raise SpecError("pellucid train needs --data and --model; pellucid list data shows what there is")
     store = common.open_store()
-    found = sorted((store.root / "scratch").glob(f"*/{DESCRIPTION}"), key=lambda path: path.stat().st_mtime)
-    tables = [table for table in map(read_json, found) if table.get("task") == "train"]
-    if not tables:
-        raise SpecError(f"there is no interrupted training in {store.root}; describe one (--data, --model)")
-    table: dict[str, Any] = tables[-1]
-    return table
+    signed = (store.root / "scratch").glob(f"*/{DESCRIPTION}")
+    for path in sorted(signed, key=lambda path: path.stat().st_mtime_ns, reverse=True):
+        table = read_json(path)
+        task = from_dict(table, "task") if table.get("task") == "train" else None
+        for part in order(task) if task is not None else ():
+            if digest(part) == path.parent.name:
+                with store.claim(part) as free:  # not while another process is at work on it
+                    if free:
+                        return task
+    raise SpecError(f"there is no interrupted training in {store.root}; describe one (--data, --model)")
 
 
 def _check_begun(common: Common, task: Any) -> None:
-    """Refuse to begin what was to be resumed."""
+    """Refuse to begin what was to be resumed: neither it nor a teacher of its defence is there."""
+    from pellucid.tasks.graph import inputs
+
     store = common.open_store()
-    if not store.has(task) and not store.scratch(task).is_dir():
+    if not any(store.has(part) or store.scratch(part).is_dir() for part in (task, *inputs(task.defence))):
         raise SpecError(f"nothing of this training is in {store.root} to resume; leave --resume out to begin it")

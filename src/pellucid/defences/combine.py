@@ -18,7 +18,7 @@ Parts = Annotated[tuple[DefenceField, ...], BeforeValidator(read_sequence)]
 class Sum:
     """Several defences at once: one plain loss, and what each adds to it; or a weighted sum of whole losses.
 
-    without weights:  L = CE_1 + sum_i (L_i - CE_i): the plain loss ("cross_entropy") of the first, the other terms of all
+    without weights:  L = CE_1 + sum_i (L_i - CE_i): the plain loss ("cross_entropy") of the first, all other terms
     with weights:     L = sum_i w_i L_i
 
     Sum(defences=(AdversarialTraining(), JacobianRegularization())) is Jakubovitz & Giryes's combination.

@@ -30,8 +30,8 @@ class Distillation:
     that the student sees, augmented ones included. Raises InputError for images outside [0, 1], labels out of range and
     a teacher of other classes, or where no teacher is to be had (`Context.network`).
     Source: Papernot et al. 2016; Ross & Doshi-Velez 2018, equations 4 and 5 (T = 50; evaluated at "T = 0" in the text,
-    1 in the code). Deviations: mean instead of sum over the batch; their code trains the teacher for at most 10,000
-    batches, of which the student's 15,000 here are a longer form.
+    1 in the code). Deviations: mean instead of sum over the batch; teacher and student train equally long, where the
+    code of Ross & Doshi-Velez stops the teacher at 10,000 batches and the student at 15,000.
     """
 
     teacher: TeacherField = None

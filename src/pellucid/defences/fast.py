@@ -24,7 +24,8 @@ class FastAdversarialTraining:
     as the authors do, unless mode="eval". Long runs fail suddenly (robust to this one step, to nothing else):
     train with `watch` (a PGD) and the stop rule SuddenOverfitting, which is the authors' remedy.
     Raises InputError for images outside [0, 1] and labels out of range.
-    Source: Wong, Rice & Kolter 2020, algorithm 3. Deviations: none.
+    Source: Wong, Rice & Kolter 2020, algorithm 3. Deviations: the forward pass of the step moves no batch-norm
+    statistics, as theirs does.
     """
 
     eps: NonNegative

@@ -1,4 +1,4 @@
-"""Robust attribution regularisation: the size of the integrated gradients of the loss between an image and an attack."""
+"""Robust attribution regularisation: the size of the loss's integrated gradients from an image to an attack on it."""
 
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
@@ -31,7 +31,7 @@ class IGNorm:
     points of all images are one batch of N m, so that batch normalisation in train mode would mix them.
     normalisation="paper" is Chen et al.'s; "code" divides the penalty by N once more, since Boopathy et al.'s code
     differentiates the mean loss of the batch: an effective weight of 1/50 (MNIST) or 1/128 (CIFAR-10). They take
-    points=5 for both. `eps` moves the attack's eps during training; where it is 0 no attack is run and the penalty is 0.
+    points=5 for both. `eps` moves the attack's eps during training; where it is 0 no attack is run, the penalty is 0.
     x (N, C, H, W) in [0, 1], y (N,) -> {"cross_entropy", "attribution_norm"}, the weighted terms.
     Raises InputError for images outside [0, 1] and labels out of range.
     Source: Chen et al. 2019, Robust attribution regularization, IG-NORM (m = 50 and 10, weight 1, eps 0.3, 40 steps of
@@ -91,15 +91,17 @@ class IGSumNorm:
 def path_attribution(model: nn.Module, x: Tensor, moved: Tensor, y: Tensor, points: int) -> Tensor:
     """Return IG(x, x') of the cross-entropy, (N, C, H, W): right Riemann sum of `points`; differentiable.
 
-    Its sum over pixels tends to H(y, f(x')) - H(y, f(x)).
+    Its sum over pixels tends to H(y, f(x')) - H(y, f(x)). Raises InputError for labels out of range.
     """
     shares = torch.arange(1, points + 1, device=x.device, dtype=x.dtype) / points
-    step = moved - x
-    path = (x + shares.view(-1, 1, 1, 1, 1) * step).flatten(0, 1)
-    path = path if path.requires_grad else path.requires_grad_(True)
-    losses = cross_entropy(model(path), y.repeat(points))
-    slopes = gradient(losses, path, create_graph=True)
-    return step * slopes.view(points, *x.shape).mean(0)
+    with recording():  # also where an attack only asks for the value
+        step = moved - x
+        path = (x + shares.view(-1, 1, 1, 1, 1) * step).flatten(0, 1)
+        path = path if path.requires_grad else path.requires_grad_(True)
+        logits = model(path)
+        labels = check_labels(y.repeat(points), len(path), logits.shape[1], single=True)
+        slopes = gradient(cross_entropy(logits, labels), path, create_graph=True)
+        return step * slopes.view(points, *x.shape).mean(0)
 
 
 def _terms(
@@ -107,30 +109,19 @@ def _terms(
 ) -> dict[str, Tensor]:
     x = check_images(x).detach()
     some(len(x), "training with the norm of attributions")
-    attack, clean = at_this_step(method.attack, method.eps, ctx), None
-    if attack is None or not adversarial:
-        clean = model(x)
-    y = check_labels(y, len(x), None if clean is None else clean.shape[1], single=True)
-    if attack is None:
-        assert clean is not None
-        loss, zero = cross_entropy(clean, y).mean(), clean.new_zeros(())
-        terms = {"cross_entropy": zero, "adversarial_cross_entropy": loss} if adversarial else {"cross_entropy": loss}
-        return terms | {"attribution_norm": zero}
+    y = check_labels(y, len(x), single=True)
     weight = method.weight / len(x) if method.normalisation == "code" else method.weight
-    moved = _worst(attack, model, x, y, ctx.stream, method.attack_points, weight if adversarial else None)
-    if adversarial:
-        logits = model(moved)
-        y = check_labels(y, len(x), logits.shape[1], single=True)
-        loss = cross_entropy(logits, y).mean()
-        terms = {"cross_entropy": torch.zeros_like(loss), "adversarial_cross_entropy": loss}
-    else:
-        assert clean is not None
-        terms = {"cross_entropy": cross_entropy(clean, y).mean()}
-    if method.weight == 0:
-        return terms | {"attribution_norm": torch.zeros_like(terms["cross_entropy"])}
-    with torch.enable_grad():
-        sizes = _size(path_attribution(model, x, moved, y, method.points))
-    return terms | {"attribution_norm": weight * sizes.mean()}
+    attack = at_this_step(method.attack, method.eps, ctx) if weight or adversarial else None
+    moved = x
+    if attack is not None:
+        moved = _worst(attack, model, x, y, ctx.stream, method.attack_points, weight if adversarial else None)
+    logits = model(moved if adversarial else x)
+    loss = cross_entropy(logits, check_labels(y, len(x), logits.shape[1], single=True)).mean()
+    zero = torch.zeros_like(loss)
+    terms = {"cross_entropy": zero, "adversarial_cross_entropy": loss} if adversarial else {"cross_entropy": loss}
+    if attack is None or not weight:
+        return terms | {"attribution_norm": zero}
+    return terms | {"attribution_norm": weight * _size(path_attribution(model, x, moved, y, method.points)).mean()}
 
 
 def _worst(
@@ -143,8 +134,6 @@ def _worst(
         return sizes if weight is None else cross_entropy(model(point), y[rows]) + weight * sizes
 
     with frozen(model, getattr(attack, "mode", "eval"), seed=rng.child("dropout").seed), recording():
-        with torch.no_grad():
-            check_labels(y, len(x), model(x[:1]).shape[1], single=True)
         return attack.maximise(objective, x, rng=rng)
 
 

@@ -36,16 +36,17 @@ class InterpretabilityAware:
 
     classes: "all" takes the discrepancy of equation 7, which needs no target label (the map of y, and those of the
     other classes weighted by f(x')); "one" only the map of y, ||I(x, y) - I(x', y)||_p (Int-one-class).
-    inner: x' maximises the discrepancy (equation 9, "Int"), or the cross-entropy ("Int2", equation 10: the attack as it
-    is). adversarial=True has H(y, f(x')) instead of H(y, f(x)), and x' then maximises H + weight D where it maximised D.
-    x' is held fixed in the update. By name: int_one_class, int, int_adv, int2, int2_adv.
+    inner: x' maximises the discrepancy (equation 9, "Int"), or the cross-entropy ("Int2", equation 10: the attack as
+    it is). adversarial=True has H(y, f(x')) instead of H(y, f(x)), and x' maximises H + weight D where it maximised D
+    alone. x' is held fixed in the update. By name: int_one_class, int, int_adv, int2, int2_adv.
     The interpreter is any that can be differentiated again; CAM costs no more than a forward pass. p, positions and
     form are those of `label_free_discrepancy`: the paper's equation 7 on raw maps, summed over positions;
-    form="code" leaves out its factors 1/2, as the authors' code does, which doubles the weight. positions="mean" divides
-    by the number of positions, so that CAM's discrepancy is in units of logits.
-    `eps` moves the attack's eps during training; where it is 0 no attack is run, x' = x and D = 0.
-    x (N, C, H, W) in [0, 1], y (N,) -> {"cross_entropy", "adversarial_cross_entropy" where it is asked for (the other is
-    0 then), "discrepancy"}, the weighted terms. Raises InputError for images outside [0, 1], labels out of range, and
+    form="code" leaves out its factors 1/2, as the authors' code does, which doubles the weight. positions="mean"
+    divides by the number of positions, so that CAM's discrepancy is in units of logits.
+    `eps` moves the attack's eps during training; where it is 0, or the weight is 0 and the cross-entropy clean, no
+    attack is run, x' = x and D = 0.
+    x (N, C, H, W) in [0, 1], y (N,) -> {"cross_entropy", "adversarial_cross_entropy" where asked for (the other is 0
+    then), "discrepancy"}, the weighted terms. Raises InputError for images outside [0, 1], labels out of range, and
     networks that the interpreter refuses; SpecError for an interpreter without derivatives.
     Source: Boopathy et al. 2020, equations 7 to 10 and section 5 (weight 0.01, eps 0.3 with 40 steps of 0.01 on MNIST).
     Deviations: none known. Their ramp of eps is `eps=Ramp(start=0, stop=0.3, begin=2000, until=10000, unit="steps")`.
@@ -88,7 +89,7 @@ class InterpretabilityAware:
         y = check_labels(y, len(x), logits.shape[1], single=True)
         clean = cross_entropy(logits, y)
         attack = at_this_step(self.attack, self.eps, ctx)
-        if attack is None:
+        if attack is None or not (self.weight or self.adversarial):
             return Losses(clean, clean, torch.zeros_like(clean))
         moved = self._examples(attack, model, x, y, ctx.stream)
         after, logits = self._look(model, moved, y, rng)

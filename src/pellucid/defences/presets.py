@@ -9,11 +9,9 @@ from pellucid.spec import preset
 preset("defence", "fgsm_training", AdversarialTraining())
 
 # Madry et al. 2018, as Boopathy et al. 2020 train on MNIST ("Adv").
-PGD_LINF = preset(
-    "defence", "pgd_training", AdversarialTraining(attack=PGD(eps=0.3, steps=40, step_size=0.01), share=1.0)
-)
+preset("defence", "pgd_training", AdversarialTraining(attack=PGD(eps=0.3, steps=40, step_size=0.01), share=1.0))
 
-# Zhang & Zhu 2019 on CIFAR-10, as their code has it: sign steps in an l2 ball, no random start, every second batch clean.
+# Zhang & Zhu 2019, CIFAR-10, their code: sign steps in an l2 ball, no random start, every second batch clean.
 preset(
     "defence",
     "pgd_l2_training",

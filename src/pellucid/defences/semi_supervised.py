@@ -1,6 +1,6 @@
 """Interpretability-aware training that also learns from images without labels."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, cast
 
 import torch
@@ -29,7 +29,7 @@ class SemiSupervised:
     (`Train(unlabelled=...)`, `Context.unlabelled`), and the share 1 - labelled of its own, always the same ones, whose
     labels are not looked at: the usual experiment.
     x (N, C, H, W) in [0, 1], y (N,) -> the terms of `inner`. Raises InputError for images outside [0, 1] and labels out
-    of range, hidden ones excepted; SpecError for another kind of `inner`.
+    of range (hidden ones: negative); SpecError for another kind of `inner`.
     Source: Boopathy et al. 2020, section 6 (proposed, not tried). Deviations: everything beyond the proposal is ours.
     """
 
@@ -60,7 +60,7 @@ class SemiSupervised:
             with frozen(model), torch.no_grad():
                 y = torch.where(known, y, model(x).argmax(1))
         inner = cast(InterpretabilityAware, self.inner)
-        found = inner.losses(model, x, y, Context(ctx.progress, ctx.step, ctx.seed, places))
+        found = inner.losses(model, x, y, replace(ctx, positions=places, unlabelled=None))
         share = known.to(found.clean) / known.sum().clamp(min=1)
         moved = {"discrepancy": inner.weight * found.moved.mean()}
         if inner.adversarial:

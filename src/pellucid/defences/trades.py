@@ -50,7 +50,8 @@ class TRADES:
         some(len(x), "trades")
         logits = model(x)
         y = check_labels(y, len(x), logits.shape[1], single=True)
-        terms = {"cross_entropy": cross_entropy(logits, y).mean(), "divergence": logits.new_zeros(())}
+        loss = cross_entropy(logits, y).mean()
+        terms = {"cross_entropy": loss, "divergence": torch.zeros_like(loss)}
         attack = at_this_step(self.attack, self.eps, ctx)
         if attack is not None and self.weight > 0:
             with frozen(model, getattr(attack, "mode", "eval"), seed=ctx.stream.child("dropout").seed), recording():

@@ -3,8 +3,8 @@ robustness of every training method (Table 1) on the Small network and MNIST.
 
 What the paper trains: the network of `SmallCNN` without a defence ("Normal"), with PGD adversarial training ("Adv"),
 TRADES, robust attribution ("IG-Norm", "IG-Sum-Norm"), and interpretability-aware training: "Int-one-class", "Int",
-"Int-Adv", "Int2", "Int2-Adv". What it measures: accuracy under PGD of 200 steps of 0.01 from the clean image, eps .05 to
-.4, on 200 test images drawn with seed 99. What it does not have: the same under AutoAttack, beside it.
+"Int-Adv", "Int2", "Int2-Adv". What it measures: accuracy under PGD of 200 steps of 0.01 from the clean image, eps .05
+to .4, on 200 test images drawn with seed 99. What it does not have: the same under AutoAttack, beside it.
 """
 
 from dataclasses import dataclass, replace
@@ -108,7 +108,7 @@ SCALES = {
             ("Inner attack", "7 steps of 0.06 from a random start, for the paper's 40 of 0.01"),
             (
                 "Ramp of eps",
-                "0 for 6 % of the run, full at 40 %; the paper's 2,000 and 10,000 of 110,000 batches are 1.8 % and 9 %, "
+                "0 for 6 % of the run, full at 40 %; the paper's 2,000 and 10,000 of 110,000 batches are 1.8 and 9 %, "
                 "which would be 58 and 290 of ours",
             ),
             (
@@ -150,8 +150,8 @@ SCALES = {
 COMMON_CHOICES = (
     (
         "Weight of the discrepancy",
-        "0.01 on the authors' form of equation 7 (no factors 1/2, raw CAM summed over positions), with which the printed "
-        "numbers were made; equation 7 as printed would be half as heavy",
+        "0.01 on the authors' form of equation 7 (no factors 1/2, raw CAM summed over positions), with which the "
+        "printed numbers were made; equation 7 as printed would be half as heavy",
     ),
     (
         "IG-Norm, IG-Sum-Norm",

@@ -7,10 +7,10 @@ from typing import Any
 
 from torch import Tensor
 
-from pellucid.metrics import Interval, accuracy, bootstrap_mean
+from pellucid.metrics import Interval, accuracy
 from pellucid.spec import register
 from pellucid.store import write_json
-from pellucid.studies.ross2018_claims import ClaimRow, Verdict
+from pellucid.studies.claims import ClaimRow, above, all_of, listed, paired_gap
 from pellucid.tasks.io import Io
 from pellucid.tasks.parquet import read_predictions
 from pellucid.tasks.training import TaskField
@@ -94,26 +94,26 @@ def accuracy_of(right: Tensor) -> Interval:
 
 
 def judge(pgd: dict[str, Right], auto: dict[str, Right], seconds: dict[str, float]) -> list[ClaimRow]:
-    """Return the verdicts on claims L10 to L12 of the paper; the rules were written before the networks were trained."""
-    return [_robust(pgd), _ahead(pgd, "PGD"), _insufficient(pgd), _slower(seconds), *_stronger(pgd, auto)]
+    """Return the verdicts on claims L10 to L12 of the paper; rules were written before the networks were trained."""
+    return [_robust(pgd), _ahead(pgd), _insufficient(pgd), _slower(seconds), *_stronger(pgd, auto)]
 
 
 def _robust(pgd: dict[str, Right]) -> ClaimRow:
-    gaps = {method: _gap(pgd[method][0.3], pgd["Normal"][0.3]) for method in ("Int", "Int2")}
+    gaps = {method: paired_gap(pgd[method][0.3], pgd["Normal"][0.3]) for method in ("Int", "Int2")}
     return {
         "name": "L10a",
         "statement": "Int and Int2 are robust without an adversarial loss.",
         "source": "Boopathy et al. 2020, Table 1",
         "rule": "Under PGD at the training eps .3, each is more accurate than the undefended network, the paired 95 % "
         "interval of the difference above 0.",
-        "verdict": _all(_positive(gap) for gap in gaps.values()),
-        "evidence": _list(gaps, "against Normal"),
+        "verdict": all_of(above(gap) for gap in gaps.values()),
+        "evidence": "Against Normal: " + listed(gaps) + ".",
     }
 
 
-def _ahead(pgd: dict[str, Right], attack: str) -> ClaimRow:
+def _ahead(pgd: dict[str, Right]) -> ClaimRow:
     gaps = {
-        f"{method} at {eps:g}": _gap(pgd[method][eps], pgd["Adv"][eps])
+        f"{method} at {eps:g}": paired_gap(pgd[method][eps], pgd["Adv"][eps])
         for method in ("Int", "Int2")
         for eps in (0.35, 0.4)
     }
@@ -121,22 +121,22 @@ def _ahead(pgd: dict[str, Right], attack: str) -> ClaimRow:
         "name": "L10b",
         "statement": "Beyond the training eps, Int and Int2 are ahead of adversarial training.",
         "source": "Boopathy et al. 2020, Table 1",
-        "rule": f"Under {attack} at eps .35 and .4, each is more accurate than Adv, all four paired 95 % intervals of the "
+        "rule": "Under PGD at eps .35 and .4, each is more accurate than Adv, all four paired 95 % intervals of the "
         "difference above 0.",
-        "verdict": _all(_positive(gap) for gap in gaps.values()),
-        "evidence": _list(gaps, "against Adv"),
+        "verdict": all_of(above(gap) for gap in gaps.values()),
+        "evidence": "Against Adv: " + listed(gaps) + ".",
     }
 
 
 def _insufficient(pgd: dict[str, Right]) -> ClaimRow:
-    gaps = {method: _gap(pgd["Adv"][0.3], pgd[method][0.3]) for method in ("IG-Norm", "Int-one-class")}
+    gaps = {method: paired_gap(pgd["Adv"][0.3], pgd[method][0.3]) for method in ("IG-Norm", "Int-one-class")}
     return {
         "name": "L11",
         "statement": "IG-Norm and Int-one-class are not enough.",
         "source": "Boopathy et al. 2020, Table 1 and Figure 3",
         "rule": "Under PGD at eps .3, Adv is more accurate than each, the paired 95 % intervals above 0.",
-        "verdict": _all(_positive(gap) for gap in gaps.values()),
-        "evidence": _list(gaps, "Adv ahead of it"),
+        "verdict": all_of(above(gap) for gap in gaps.values()),
+        "evidence": "Adv ahead of it: " + listed(gaps) + ".",
     }
 
 
@@ -146,8 +146,8 @@ def _slower(seconds: dict[str, float]) -> ClaimRow:
         "name": "L12",
         "statement": "The IG methods are at least 4 times slower than Int at equal inner steps.",
         "source": "Boopathy et al. 2020, Figure 3",
-        "rule": "Seconds of training an image, over those of Int: both ratios at least 4. One run, on a machine that may "
-        "have had other work: benchmarks/defences.py races them side by side.",
+        "rule": "Seconds of training an image, over those of Int: both ratios at least 4. One run, on a machine with "
+        "other work: benchmarks/defences.py races them side by side.",
         "verdict": "holds" if min(ratios.values()) >= 4 else "does not hold",
         "evidence": ", ".join(f"{method} {ratio:.1f} times" for method, ratio in ratios.items()) + ".",
     }
@@ -157,8 +157,8 @@ def _stronger(pgd: dict[str, Right], auto: dict[str, Right]) -> list[ClaimRow]:
     """Ask what the paper did not: is the order still the same under AutoAttack?"""
     if not auto or any(0.3 not in grid for grid in auto.values()):
         return []
-    gaps = {method: _gap(auto["Adv"][0.3], auto[method][0.3]) for method in ("Int", "Int2")}
-    lost = {method: _gap(pgd[method][0.3], auto[method][0.3]) for method in ("Adv", "TRADES", "Int", "Int2")}
+    gaps = {method: paired_gap(auto["Adv"][0.3], auto[method][0.3]) for method in ("Int", "Int2")}
+    lost = {method: paired_gap(pgd[method][0.3], auto[method][0.3]) for method in ("Adv", "TRADES", "Int", "Int2")}
     return [
         {
             "name": "under AutoAttack",
@@ -166,11 +166,11 @@ def _stronger(pgd: dict[str, Right], auto: dict[str, Right]) -> list[ClaimRow]:
             "source": "ours: the paper has PGD only",
             "rule": "Adv is not ahead of either: no paired 95 % interval of Adv minus it is above 0; and none is wider "
             "than 10 points each way.",
-            "verdict": _all(
+            "verdict": all_of(
                 "does not hold" if gap.low > 0 else "holds" if gap.high < 0.1 else "cannot be decided"
                 for gap in gaps.values()
             ),
-            "evidence": _list(gaps, "Adv ahead of it") + " " + _list(lost, "PGD overstates it by"),
+            "evidence": "Adv ahead of it: " + listed(gaps) + ". PGD overstates it by: " + listed(lost) + ".",
         }
     ]
 
@@ -178,24 +178,3 @@ def _stronger(pgd: dict[str, Right], auto: dict[str, Right]) -> list[ClaimRow]:
 def _right(io: Io, task: Any) -> Right:
     predictions, labels, epsilons = read_predictions(io.result(task).folder / "predictions.parquet")
     return {round(eps, 6): predictions[0, number] == labels for number, eps in enumerate(epsilons)}
-
-
-def _gap(a: Tensor, b: Tensor) -> Interval:
-    """Return mean(a - b) with a paired bootstrap interval."""
-    return bootstrap_mean(a.double() - b.double(), resamples=2000)
-
-
-def _positive(gap: Interval) -> Verdict:
-    return "holds" if gap.low > 0 else "does not hold" if gap.high <= 0 else "cannot be decided"
-
-
-def _all(verdicts: Any) -> Verdict:
-    found = list(verdicts)
-    if "does not hold" in found:
-        return "does not hold"
-    return "cannot be decided" if "cannot be decided" in found else "holds"
-
-
-def _list(gaps: dict[str, Interval], what: str) -> str:
-    said = (f"{k} {100 * g.value:+.1f} points [{100 * g.low:+.1f}, {100 * g.high:+.1f}]" for k, g in gaps.items())
-    return f"{what[0].upper()}{what[1:]}: {', '.join(said)}."

@@ -6,18 +6,16 @@ The intervals of a claim hold together at 95 % (Bonferroni: each of m at 1 - .05
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor
 
-from pellucid.metrics import Interval, bootstrap_mean
-from pellucid.studies.ross2018_claims import ClaimRow, Verdict
+from pellucid.metrics import Interval
+from pellucid.studies.claims import ClaimRow, above, all_of, below, listed, paired_gap, paired_ratio, plain, points
 
 NONE, ADVERSARIAL = "no defence", "adversarial training"
 PENALTIES = ("input gradient", "cross-Lipschitz", "Jacobian")
 SMALL_LOSS = 0.02  # of accuracy; the paper prints up to .0108
 SAME_SIZE = 0.05  # of a Jacobian's mean norm; the paper prints .007
-RESAMPLES = 2000
 
 
 @dataclass(frozen=True)
@@ -67,7 +65,7 @@ def _largest(numbers: Numbers) -> ClaimRow:
         "rule": "rho_adv of the undefended network trained on with it (post-processing) minus that of every network "
         "with no defence, adversarial training, input-gradient or cross-Lipschitz regularisation: all intervals "
         "above 0. One below 0: does not hold.",
-        "verdict": all_of(positive(gap) for gap in gaps.values()),
+        "verdict": all_of(above(gap) for gap in gaps.values()),
         "evidence": f"{best} is ahead of {listed(gaps, plain)}.",
     }
 
@@ -83,7 +81,7 @@ def _larger_with(numbers: Numbers) -> ClaimRow:
         "rule": "rho_adv of the combination minus that of Jacobian regularisation alone (post-processing), of "
         "adversarial training alone, and of both other combinations: all intervals above 0. One below 0: does not "
         "hold.",
-        "verdict": all_of(positive(gap) for gap in gaps.values()),
+        "verdict": all_of(above(gap) for gap in gaps.values()),
         "evidence": f"{best} is ahead of {listed(gaps, plain)}.",
     }
 
@@ -97,7 +95,7 @@ def _small_loss(numbers: Numbers) -> ClaimRow:
         "source": "Jakubovitz & Giryes 2018, Tables 2 and 3 (99.08 % becomes 98.44 %, and 98.00 % with both)",
         "rule": "Accuracy without a defence minus that with it (post-processing), alone and with adversarial training: "
         f"both intervals below {100 * SMALL_LOSS:g} points. One above that: does not hold.",
-        "verdict": all_of(_below(loss, SMALL_LOSS) for loss in losses.values()),
+        "verdict": all_of(below(loss, SMALL_LOSS) for loss in losses.values()),
         "evidence": f"Lost with {listed(losses, points)}.",
     }
 
@@ -115,7 +113,7 @@ def _post_processing(numbers: Numbers) -> list[ClaimRow]:
                 "rule": f"{title} of the network trained on with it minus that of the network trained with it from the "
                 "start, in as many steps altogether, for each of three penalties: all intervals above 0. One below 0: "
                 "does not hold.",
-                "verdict": all_of(positive(gap) for gap in gaps.values()),
+                "verdict": all_of(above(gap) for gap in gaps.values()),
                 "evidence": f"Post-processing is ahead by: {listed(gaps, said)}.",
             }
         )
@@ -125,10 +123,10 @@ def _post_processing(numbers: Numbers) -> list[ClaimRow]:
 def _norms(numbers: Numbers) -> ClaimRow:
     ours, none = numbers[ADVERSARIAL], numbers[NONE]
     confidence = 1 - 0.05 / 2
-    clean = ratio(ours.jacobian_clean, none.jacobian_clean, confidence)
-    perturbed = ratio(ours.jacobian_perturbed, none.jacobian_perturbed, confidence)
-    lowered = _below(perturbed, 1.0)
-    kept = positive(Interval(*(value - (1 - SAME_SIZE) for value in clean)))
+    clean = paired_ratio(ours.jacobian_clean, none.jacobian_clean, confidence)
+    perturbed = paired_ratio(ours.jacobian_perturbed, none.jacobian_perturbed, confidence)
+    lowered = below(perturbed, 1.0)
+    kept = above(clean, 1 - SAME_SIZE)
     return {
         "name": "L23",
         "statement": "Adversarial training lowers the norm of the Jacobian at perturbed inputs only.",
@@ -142,62 +140,5 @@ def _norms(numbers: Numbers) -> ClaimRow:
     }
 
 
-def gap(a: Tensor, b: Tensor, confidence: float = 0.95) -> Interval:
-    """Return mean(a - b) with a paired bootstrap interval; a, b (N,)."""
-    return bootstrap_mean(a.double() - b.double(), confidence, resamples=RESAMPLES)
-
-
-def ratio(a: Tensor, b: Tensor, confidence: float = 0.95) -> Interval:
-    """Return R = mean(a) / mean(b) of paired values (N,), with the bootstrap interval of R + (a - R b) / mean(b).
-
-    >>> import torch
-    >>> ratio(torch.tensor([2.0, 4.0]), torch.tensor([1.0, 2.0]))
-    Interval(value=2.0, low=2.0, high=2.0)
-    """
-    a, b = a.double(), b.double()
-    value = a.mean() / b.mean()
-    return bootstrap_mean(value + (a - value * b) / b.mean(), confidence, resamples=RESAMPLES)
-
-
-def positive(found: Interval) -> Verdict:
-    """Judge whether a difference is above 0."""
-    return "holds" if found.low > 0 else "does not hold" if found.high < 0 else "cannot be decided"
-
-
-def _below(found: Interval, limit: float) -> Verdict:
-    return "holds" if found.high < limit else "does not hold" if found.low > limit else "cannot be decided"
-
-
-def all_of(verdicts: Iterable[Verdict]) -> Verdict:
-    """Return the verdict on several statements together."""
-    found = set(verdicts)
-    order: tuple[Verdict, ...] = ("does not hold", "cannot be decided")
-    return next((verdict for verdict in order if verdict in found), "holds")
-
-
 def _gaps(triples: Iterable[tuple[str, Tensor, Tensor]], count: int) -> dict[str, Interval]:
-    return {name: gap(a, b, 1 - 0.05 / count) for name, a, b in triples}
-
-
-def plain(found: Interval, sign: bool = True) -> str:
-    """Write a number with its interval, three digits after the point.
-
-    >>> plain(Interval(0.0123, -0.001, 0.5))
-    '+0.012 [-0.001, +0.500]'
-    """
-    value, low, high = (f"{v:+.3f}" if sign else f"{v:.3f}" for v in found)
-    return f"{value} [{low}, {high}]"
-
-
-def points(found: Interval) -> str:
-    """Write a difference of accuracies in points.
-
-    >>> points(Interval(0.0123, -0.001, 0.5))
-    '+1.2 points [-0.1, +50.0]'
-    """
-    return f"{100 * found.value:+.1f} points [{100 * found.low:+.1f}, {100 * found.high:+.1f}]"
-
-
-def listed(found: Mapping[str, Interval], said: Any) -> str:
-    """Write several numbers, each with its name."""
-    return "; ".join(f"{name} {said(interval)}" for name, interval in found.items())
+    return {name: paired_gap(a, b, 1 - 0.05 / count) for name, a, b in triples}

@@ -11,7 +11,8 @@ from torch import Tensor
 from pellucid.metrics import Interval, accuracy, bootstrap_mean
 from pellucid.spec import register
 from pellucid.store import write_json
-from pellucid.studies.jakubovitz2018_claims import NONE, Measured, Numbers, gap, judge, positive, ratio
+from pellucid.studies import claims
+from pellucid.studies.jakubovitz2018_claims import NONE, Measured, Numbers, judge
 from pellucid.tasks.io import Io
 from pellucid.tasks.parquet import read_columns, read_predictions
 from pellucid.tasks.training import TaskField
@@ -89,7 +90,7 @@ def orderings(numbers: Numbers) -> list[dict[str, Any]]:
         for above, below in combinations(ordered, 2):
             if values[above] == values[below]:
                 continue
-            ours = gap(getattr(numbers[above], field), getattr(numbers[below], field))
+            ours = claims.paired_gap(getattr(numbers[above], field), getattr(numbers[below], field))
             found.append(
                 {
                     "measure": measure,
@@ -98,7 +99,7 @@ def orderings(numbers: Numbers) -> list[dict[str, Any]]:
                     "neighbours": ordered.index(below) == ordered.index(above) + 1,
                     "printed": values[above] - values[below],
                     **ours._asdict(),
-                    "verdict": positive(ours),
+                    "verdict": claims.above(ours),
                 }
             )
     return found
@@ -129,12 +130,12 @@ def _row(label: str, numbers: Numbers) -> dict[str, Any]:
         "network": label,
         "accuracy": accuracy(ours.right.long(), ours.right.new_ones(len(ours.right)).long())._asdict(),
         **{measure: _mean(getattr(ours, field)) for measure, field in MEASURES.items() if field != "right"},
-        "perturbed_over_clean": ratio(ours.jacobian_perturbed, ours.jacobian_clean)._asdict(),
+        "perturbed_over_clean": claims.paired_ratio(ours.jacobian_perturbed, ours.jacobian_clean)._asdict(),
         "printed": dict(theirs.get(label, {})),
     }
     if none is not None:
         for field in ("jacobian_clean", "jacobian_perturbed"):
-            row[f"{field}_over_undefended"] = ratio(getattr(ours, field), getattr(none, field))._asdict()
+            row[f"{field}_over_undefended"] = claims.paired_ratio(getattr(ours, field), getattr(none, field))._asdict()
     own = row["printed"]
     if "jacobian_clean" in own:
         own["perturbed_over_clean"] = own["jacobian_perturbed"] / own["jacobian_clean"]

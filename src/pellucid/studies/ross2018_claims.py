@@ -4,60 +4,21 @@ The rules were written before the accuracies and norms they judge were measured.
 paired: both judge the same images. An interval that contains the deciding value means "cannot be decided".
 """
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal, TypedDict
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from pellucid.metrics import Interval, bootstrap_mean, wilson
+from pellucid.studies.claims import ClaimRow, Verdict, above, all_of, listed, paired_gap, points
 
 if TYPE_CHECKING:
     from pellucid.studies.ross2018_tables import Numbers
-
-Verdict = Literal["holds", "does not hold", "cannot be decided"]
-
-
-class ClaimRow(TypedDict):
-    """One judged claim, as it is stored."""
-
-    name: str
-    statement: str
-    source: str
-    rule: str
-    verdict: Verdict
-    evidence: str
 
 
 def judge_claims(numbers: "Numbers") -> list[ClaimRow]:
     """Return the verdicts on claims L1, L2, L6 and L7 of the checklist."""
     return [_transfer_resistance(numbers), _fools_all(numbers), _norms(numbers), _over_regularises(numbers)]
-
-
-def _all_of(verdicts: list[Verdict]) -> Verdict:
-    if "does not hold" in verdicts:
-        return "does not hold"
-    return "cannot be decided" if "cannot be decided" in verdicts else "holds"
-
-
-def _positive(interval: Interval) -> Verdict:
-    if interval.low > 0:
-        return "holds"
-    return "does not hold" if interval.high < 0 else "cannot be decided"
-
-
-def _gap(a: Tensor, b: Tensor, confidence: float = 0.95) -> Interval:
-    """Return mean(a - b) with a paired bootstrap interval; a, b (N,) or (E, N), averaged over E first."""
-    difference = a.double() - b.double()
-    return bootstrap_mean(difference.mean(0) if difference.ndim == 2 else difference, confidence, resamples=2000)
-
-
-def _points(interval: Interval) -> str:
-    return f"{100 * interval.value:+.1f} points [{100 * interval.low:+.1f}, {100 * interval.high:+.1f}]"
-
-
-def _list(gaps: Mapping[Any, Interval], form: str) -> str:
-    return ", ".join(form.format(key, _points(gap)) for key, gap in gaps.items())
 
 
 def _at(numbers: "Numbers", maker: str, judge: str, *epsilons: float) -> Tensor:
@@ -67,10 +28,12 @@ def _at(numbers: "Numbers", maker: str, judge: str, *epsilons: float) -> Tensor:
 
 def _transfer_resistance(numbers: "Numbers") -> ClaimRow:
     best, high = numbers.selected, (0.5, 0.6, 0.7)
-    lead = _gap(_at(numbers, "normal", best, *high), _at(numbers, "normal", "adv. trained", *high))
+    lead = paired_gap(_at(numbers, "normal", best, *high), _at(numbers, "normal", "adv. trained", *high))
     small = (0.1, 0.2, 0.3)
     low = {  # one of three is enough, so each interval is wider (Bonferroni)
-        eps: _gap(_at(numbers, "normal", "adv. trained", eps), _at(numbers, "normal", best, eps), 1 - 0.05 / len(small))
+        eps: paired_gap(
+            _at(numbers, "normal", "adv. trained", eps), _at(numbers, "normal", best, eps), 1 - 0.05 / len(small)
+        )
         for eps in small
     }
     sometimes: Verdict = "holds" if any(g.low > 0 for g in low.values()) else "cannot be decided"
@@ -84,9 +47,9 @@ def _transfer_resistance(numbers: "Numbers") -> ClaimRow:
         "rule": "On examples made for the normal network: accuracy of the selected gradient-regularised network minus "
         "that of the adversarially trained one, mean over eps .5, .6, .7, has an interval above 0; and at one of eps "
         ".1, .2, .3 adversarial training is ahead with an interval above 0 (98.3 %, since there are three).",
-        "verdict": _all_of([_positive(lead), sometimes]),
-        "evidence": f"Selected: {best}. High eps, against adv. trained: {_points(lead)}. "
-        f"Adversarial training ahead at {_list(low, 'eps {}: {}')}.",
+        "verdict": all_of([above(lead), sometimes]),
+        "evidence": f"Selected: {best}. High eps, against adv. trained: {points(lead)}. "
+        f"Adversarial training ahead at {listed(low, form='eps {}: {}')}.",
     }
 
 
@@ -106,7 +69,7 @@ def _fools_all(numbers: "Numbers") -> ClaimRow:
         "source": "Ross & Doshi-Velez 2018, Figures 1 and 10",
         "rule": "On FGSM examples with eps .4 (Figure 10's) made for the selected gradient-regularised network, every "
         "network is right on fewer than half of the images, interval included.",
-        "verdict": _all_of(verdicts),
+        "verdict": all_of(verdicts),
         "evidence": f"Made for {best}; accuracy of "
         + ", ".join(f"{k} {100 * s.value:.1f} % [{100 * s.low:.1f}, {100 * s.high:.1f}]" for k, s in judged.items())
         + ".",
@@ -129,7 +92,7 @@ def _norms(numbers: "Numbers") -> ClaimRow:
         "rule": "Mean log10 ratio of norms over images: adv. trained to normal within 1 (true and next label); next to "
         "true label of the selected gradient-regularised network within 1. (The normal network's, for comparison, is "
         "in the evidence.)",
-        "verdict": _all_of(within),
+        "verdict": all_of(within),
         "evidence": "log10 ratios: adv. trained / normal "
         + ", ".join(f"{k} {_plain(g)}" for k, g in alike.items())
         + "; next / true "
@@ -161,14 +124,14 @@ def _over_regularises(numbers: "Numbers") -> ClaimRow:
     if len(ordered) < 2:
         return row
     clean = {label: _at(numbers, "normal", label, 0.0)[0] for label in ordered}
-    loss = _gap(clean[ordered[0]], clean[ordered[-1]])
+    loss = paired_gap(clean[ordered[0]], clean[ordered[-1]])
     reached = [_first_step(numbers.history[label], 0.9) for label in ordered]
     interval = numbers.history[ordered[0]][0]["step"]
     delay = 0.0 if reached[0] == reached[-1] else reached[-1] - reached[0]  # two that never do are alike
     slower: Verdict = "holds" if delay > interval else "does not hold" if delay < -interval else "cannot be decided"
     steps = ", ".join(f"{label}: {'never' if s == torch.inf else int(s)}" for label, s in zip(ordered, reached))
-    row["verdict"] = _all_of([_positive(loss), slower])
-    row["evidence"] = f"Smallest against largest lambda, clean: {_points(loss)}. Steps to 90 %: {steps}."
+    row["verdict"] = all_of([above(loss), slower])
+    row["evidence"] = f"Smallest against largest lambda, clean: {points(loss)}. Steps to 90 %: {steps}."
     return row
 
 

@@ -57,6 +57,7 @@ class Options:
     threads: int | None = None
     checkpoint_seconds: float = 60.0
     tensorboard: Path | None = None  # where training writes its figures, in a folder of its own
+    asked: Any = None  # the task that this run was asked for, which tells what its parts are for
 
     def __post_init__(self) -> None:
         """Refuse thread counts that torch cannot take, and devices that are not there."""
@@ -199,9 +200,8 @@ class Io:
         return found
 
     def sign(self) -> None:
-        """Record what the task is, and who works on it from here on: one process after another may make its parts."""
-        if not (self.scratch / DESCRIPTION).is_file():
-            write_json(self.scratch / DESCRIPTION, to_dict(self.task))
+        """Record what was asked for, and who works on it from here on: one process after another may make its parts."""
+        write_json(self.scratch / DESCRIPTION, to_dict(self.options.asked or self.task))
         path = self.scratch / WORKERS
         known = read_json(path)["workers"] if path.is_file() else []
         if self._worker() not in known:

@@ -32,6 +32,7 @@ from pellucid.rng import derive, global_seed
 from pellucid.spec import NOT_HASHED, Count, Flag, Whole, brief, digest, member, name_of, register, to_dict
 from pellucid.stopping import StopField
 from pellucid.store import file_digest, write_atomic, write_json
+from pellucid.tasks.graph import inputs
 from pellucid.tasks.io import Io, versions
 from pellucid.tracking import TensorBoard
 from pellucid.train import Log, Precision, Recipe, Run, fit
@@ -109,7 +110,7 @@ class Train:
     compiled: Flag = field(default=False, metadata=dict(NOT_HASHED))
 
     def check(self) -> None:
-        """Refuse a length given twice or not at all, and figures that would not be there; name missing teachers."""
+        """Refuse two lengths or none, figures that are not logged, teachers that are no network; name missing ones."""
         if (self.steps is None) == (self.epochs is None):
             raise SpecError("task train needs exactly one of steps and epochs")
         metrics = [self.keep or "", getattr(self.stop, "metric", "")]
@@ -125,6 +126,11 @@ class Train:
                 f"({name_of(self.average)}) as well; ema can be chosen from"
             )
         object.__setattr__(self, "defence", with_teachers(self.defence, self._teacher))
+        try:
+            for teacher in inputs(self.defence):
+                _makes_a_network(teacher)
+        except ValueError as error:
+            raise SpecError(f"task train.defence: as a teacher {error}") from None
 
     def _teacher(self, defence: Any) -> "Train":
         """Return the training of the teacher that a defence needs: by the same schedule, at the same temperature."""

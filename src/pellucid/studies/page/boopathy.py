@@ -45,8 +45,8 @@ def build_report(io: Io, task: Any) -> Report:
         sections=(
             Section(
                 "Accuracy under attack",
-                f"Share of {images} test images that are classified right, with 95 % intervals; the paper's value, from "
-                "its own training schedule, is printed beside ours.",
+                f"Share of {images} test images that are classified right, with 95 % intervals; the paper's value, "
+                "from its own training schedule, is printed beside ours.",
                 (_curves(rows, keys), *(_table(rows, keys, attack, images) for attack in attacks)),
             ),
             Section("What training costs", _COST, (_costs(found["costs"], trained),)),
@@ -58,7 +58,7 @@ def build_report(io: Io, task: Any) -> Report:
 
 _COST = (
     "Time and images passed through the network, for each image that a training batch holds (paper: Figure 3, which "
-    "gives the time of an epoch). One run on a machine with other work: benchmarks/defences.py races methods side by side."
+    "gives the time of an epoch). One run on a machine with other work: benchmarks/defences.py races them side by side."
 )
 
 
