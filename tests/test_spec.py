@@ -11,7 +11,7 @@ import pytest
 
 from pellucid import spec
 from pellucid.attacks import FGSM, PGD
-from pellucid.defences import AdversarialTraining, DoubleBackprop, Standard
+from pellucid.defences import AdversarialTraining, DoubleBackprop
 from pellucid.errors import SpecError
 from pellucid.interpreters import CAM
 from pellucid.models import SmallCNN
@@ -33,6 +33,8 @@ from pellucid.spec import (
     member,
     name_of,
     names,
+    preset,
+    presets,
     read_number,
     read_sequence,
     register,
@@ -302,7 +304,7 @@ def test_unknown_and_missing_fields_are_named():
     )
     assert refused("attack", name="fgsm") == "attack fgsm needs eps"
     with pytest.raises(SpecError, match="its fields are none"):
-        Standard(weight=1)
+        CAM(weight=1)
 
 
 @pytest.mark.parametrize(
@@ -523,3 +525,54 @@ def test_numbers_are_written_as_people_in_the_field_do(value, text):
 @pytest.mark.parametrize("value", [k / 255 for k in range(1, 256)])
 def test_what_is_written_as_a_fraction_reads_back(value):
     assert read_number(fraction(value)) == pytest.approx(value, abs=1e-9)
+
+
+# -------------------------------------------------------------------------------------------------- presets
+
+
+@pytest.fixture
+def named(registry, monkeypatch):
+    """A name of the test's own: a PGD with other fields than its defaults."""
+    for kind in spec._PRESETS:
+        monkeypatch.setitem(spec._PRESETS, kind, dict(spec._PRESETS[kind]))
+    return preset("attack", "gentle", PGD(eps=0.01, steps=3))
+
+
+def test_a_name_stands_for_a_description_and_its_fields_may_be_changed(named):
+    assert from_dict("gentle", "attack") == from_dict({"attack": "gentle"}) == named == PGD(eps=0.01, steps=3)
+    changed = from_dict({"attack": "gentle", "steps": "7", "norm": "l2"})
+    assert changed == PGD(eps=0.01, steps=7, norm="l2")
+    assert digest(changed) == digest(from_dict({"attack": "pgd", "eps": 0.01, "steps": 7, "norm": "l2"}))
+    assert named == PGD(eps=0.01, steps=3)
+    assert to_dict(changed)["attack"] == "pgd"
+    assert from_dict({"attack": "gentle", "eps": "1/2"}) == PGD(eps=0.5, steps=3)
+
+
+def test_the_name_is_read_wherever_a_description_is_held(named, everything):
+    assert everything(attack="gentle").attack == named
+    assert everything(attack="gentle steps=9").attack == PGD(eps=0.01, steps=9)
+    assert everything(attack={"attack": "gentle", "eps": 0.2}).attack == PGD(eps=0.2, steps=3)
+
+
+def test_the_name_is_no_class_but_leads_to_one(named):
+    assert lookup("attack", "gentle") is PGD
+    assert "gentle" not in names("attack")
+    assert presets("attack")["gentle"] is named
+    assert list(presets("attack")) == sorted(presets("attack"))
+    with pytest.raises(SpecError, match=r"no attack called 'gental'; known: .*fgsm.*gentle.*pgd"):
+        from_dict("gental", "attack")
+    with pytest.raises(SpecError, match="attack pgd has no field 'epsilon'"):
+        from_dict({"attack": "gentle", "epsilon": 0.1})
+    with pytest.raises(SpecError, match=r"attack pgd\.steps"):
+        from_dict({"attack": "gentle", "steps": 0})
+
+
+def test_a_name_is_of_one_kind_and_means_one_thing(named):
+    assert preset("attack", "gentle", PGD(eps=0.01, steps=3)) == named  # the same again, as when a module is reloaded
+    for name, value in (("gentle", PGD(eps=0.02)), ("pgd", PGD(eps=0.01)), ("mild", CAM()), ("mild", "pgd")):
+        with pytest.raises(TypeError, match="cannot stand for this attack"):
+            preset("attack", name, value)
+    with pytest.raises(TypeError, match=r"'gentle' is already a name for pgd eps=0\.01 steps=3"):
+        register("attack", "gentle")(Job)
+    with pytest.raises(SpecError, match="no interpreter called 'gentle'"):
+        from_dict("gentle", "interpreter")

@@ -357,3 +357,65 @@ def test_options_that_change_nothing_for_linf_are_refused():
         with pytest.raises(SpecError, match="norm l2 only"):
             PGD(eps=0.1, **options)
         assert PGD(norm="l2", eps=0.1, **options)
+
+
+# ------------------------------------------------------------------------------------------- the normal start
+
+
+def starts(x, seed=1, **options):
+    """Return where an attack starts: the first points at which it asks for its objective."""
+    attack, asked = PGD(**{"eps": 0.3, "steps": 1, "start": "normal"} | options), []
+    attack.maximise(lambda point, rows: asked.append(point.detach()) or point.flatten(1).sum(1), x, rng=Stream(seed))
+    return asked[0]
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_a_normal_start_has_mean_0_and_a_thousandth_for_deviation(norm):
+    grey = torch.full((500, 1, 4, 5), 0.5, dtype=torch.float64)
+    drawn = (starts(grey, norm=norm) - grey).flatten() * 1000
+    assert len(drawn) == 10_000
+    assert abs(float(drawn.mean())) < 4 / 100
+    assert float(drawn.std()) == pytest.approx(1, abs=4 / (2 * 10_000) ** 0.5)
+    for within, share in ((1, 0.6827), (2, 0.9545), (3, 0.9973)):
+        assert float((drawn.abs() < within).double().mean()) == pytest.approx(share, abs=0.02)
+    assert 3 < float(drawn.abs().max()) < 6
+    uniform = starts(grey, norm="linf", start="uniform") - grey
+    assert float(uniform.abs().max()) > 0.29
+
+
+def test_a_normal_start_is_brought_into_ball_and_range(images):
+    for norm, size in (("linf", lambda d: d.abs().amax(1)), ("l2", lambda d: d.norm(dim=1))):
+        shifts = (starts(0.25 + images / 2, norm=norm, eps=5e-4) - (0.25 + images / 2)).flatten(1)
+        assert float(size(shifts).max()) <= 5e-4 + 1e-12
+        assert bool((size(shifts) > 4e-4).all())  # it is cut, not scaled down
+    edges = starts(images.round())
+    assert (float(edges.min()), float(edges.max())) == (0, 1)
+    moved = (edges != images.round()).double().mean()
+    assert 0.3 < float(moved) < 0.7  # half of the noise points outwards
+    assert torch.equal(starts(images, eps=0.0), images)
+
+
+def test_normal_starts_are_those_of_the_sample_the_seed_and_the_restart(images):
+    everyone, rows = starts(images), torch.tensor([7, 2])
+    attack = PGD(eps=0.3, steps=1, step_size=0.0, start="normal")
+    some = attack.maximise(lambda x, rows: x.flatten(1).sum(1), images[rows], rng=Stream(1).take(rows))
+    assert torch.equal(some, everyone[rows])
+    assert not torch.equal(starts(images, seed=2), everyone)
+    asked = []
+    again = dataclasses.replace(attack, restarts=2)
+    again.maximise(lambda x, rows: asked.append(x.detach()) or x.flatten(1).sum(1), images, rng=Stream(1))
+    assert torch.equal(asked[0], everyone)
+    assert not torch.equal(asked[0], asked[-1])
+
+
+def test_a_normal_start_is_where_the_climb_begins(linear, images):
+    network, labels = linear(classes=2), torch.arange(12) % 2
+    attack = PGD(eps=0.2, steps=3, step_size=0.004, start="normal")
+    begun = starts(images, eps=0.2)
+    expected = (begun + 3 * 0.004 * towards_the_other_class(network, labels).sign()).clamp(0, 1)
+    inside = (begun - images).abs() < 0.01
+    found = attack(network, images, labels, rng=Stream(1))
+    middle_pixels = inside & (begun > 0.02) & (begun < 0.98)
+    torch.testing.assert_close(found[middle_pixels], expected[middle_pixels])
+    with pytest.raises(SpecError, match="a normal start with random_start only"):
+        PGD(eps=0.1, start="normal", random_start=False)

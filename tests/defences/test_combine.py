@@ -67,9 +67,7 @@ def test_the_plain_loss_is_that_of_the_first():
 
 def test_ross_and_doshi_velez_have_both_defences_at_half():
     network, x = smooth(), pictures()
-    both = Sum(
-        defences=(DoubleBackprop(weight=7.0), AdversarialTraining(attack=ATTACK, share=1)), weights=(0.5, 0.5)
-    )
+    both = Sum(defences=(DoubleBackprop(weight=7.0), AdversarialTraining(attack=ATTACK, share=1)), weights=(0.5, 0.5))
     found = sum(both(network, x, labels()).values())
     near = ATTACK(network, x, labels())
     expected = (cross_entropy(network, x) + 7 * penalty(network) + cross_entropy(network, near)) / 2

@@ -10,7 +10,7 @@ from pellucid.maths import counted
 from pellucid.schedule import Ramp
 
 from .derivatives import forgetful, labels, pictures, tied
-from .stand_ins import X, Y, N, here, seen, tiny
+from .stand_ins import N, X, Y, here, seen, tiny
 
 
 def total(terms):

@@ -18,7 +18,7 @@ from pellucid.defences import (
 )
 from pellucid.interpreters import Gradient
 
-from .stand_ins import X, Y, Handed, here, tiny
+from .stand_ins import Handed, X, Y, here, tiny
 
 STILL = Handed(eps=0.0)
 DEFENCES = [

@@ -1,6 +1,7 @@
 """Attributions of the loss along a path: completeness, the sum written out, and what the attack climbs."""
 
 import dataclasses
+from itertools import pairwise
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from pellucid.rng import Stream
 from pellucid.schedule import Ramp
 
 from .derivatives import BATCH, labels, pictures, smooth, tied, weight_gradients
-from .stand_ins import X, Y, Handed, N, here, shifted, tiny
+from .stand_ins import Handed, N, X, Y, here, shifted, tiny
 
 NEAR = shifted(X)
 BOTH = [IGNorm, IGSumNorm]
@@ -48,8 +49,8 @@ def test_attributions_sum_to_the_change_of_the_loss_ever_closer():
     change = (cross_entropies(network, near, Y) - cross_entropies(network, X, Y)).detach()
     totals = {m: path_attribution(network, X, near, Y, m).flatten(1).sum(1).detach() for m in (50, 100, 200)}
     torch.testing.assert_close(totals[200], change, rtol=1e-3, atol=0)
-    errors = [(totals[m] - change) for m in totals]
-    for coarse, fine in zip(errors, errors[1:]):
+    errors = [total - change for total in totals.values()]
+    for coarse, fine in pairwise(errors):
         torch.testing.assert_close(coarse / fine, torch.full_like(coarse, 2.0), rtol=0.03, atol=0)
 
 

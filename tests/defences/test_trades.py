@@ -13,7 +13,7 @@ from pellucid.schedule import Ramp
 from pellucid.spec import from_dict
 
 from .derivatives import weight_gradients
-from .stand_ins import SHORT, X, Y, Handed, N, here, shifted, tiny
+from .stand_ins import SHORT, Handed, N, X, Y, here, shifted, tiny
 
 NEAR = shifted(X)
 
