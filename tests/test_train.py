@@ -436,7 +436,7 @@ def test_without_validation_images_the_terms_are_logged_alone():
 
 
 def test_figures_that_are_not_logged_cannot_choose():
-    with pytest.raises(SpecError, match="'discrepancy' is not among the figures that training logs here: step, cross"):
+    with pytest.raises(SpecError, match="'discrepancy' is not among the figures that training logs here: cross"):
         trained(recipe=Recipe(keep="discrepancy"))
 
 
@@ -574,7 +574,9 @@ def test_bfloat16_is_for_the_network_only(tmp_path, defence):
     """Convolutions compute in bfloat16; losses, weights and what the optimiser keeps are float32."""
     seen, listening, path = set(), Listening(defence), tmp_path / "checkpoint.safetensors"
     network = fresh(SMALL)
-    network.convolutions[1].register_forward_hook(lambda module, given, out: seen.add(out.dtype))
+    network.convolutions[1].register_forward_hook(
+        lambda module, given, out: seen.add(out.dtype) if module.training else None
+    )
     recipe = Recipe(precision="bfloat16", networks=lambda task: TEACHER)
     _, run = trained(network, listening, optimiser=SGD(lr=0.05), recipe=recipe, checkpoint=path, checkpoint_seconds=0)
     assert seen == {torch.bfloat16}
@@ -634,8 +636,7 @@ def test_a_defence_that_needs_second_derivatives_cannot_be_compiled(traced, tmp_
         SpecError, match=r"torch\.compile cannot differentiate twice, as this defence needs: train with"
     ):
         trained(fresh(SMALL), DoubleBackprop(weight=0.1), recipe=Recipe(compiled=True), checkpoint=path)
-    resumed, _ = trained(fresh(SMALL, seed=99), DoubleBackprop(weight=0.1), checkpoint=path)
-    assert same_weights(resumed, trained(fresh(SMALL), DoubleBackprop(weight=0.1))[0])
+    assert not path.exists()  # nothing was trained
 
 
 class Once(torch.autograd.Function):

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from pellucid.averaging import Average, refresh_statistics
 from pellucid.data.augment import Augmentation
 from pellucid.data.split import Split
-from pellucid.errors import CheckpointError, SpecError, TrainingError
+from pellucid.errors import CheckpointError, InputError, SpecError, TrainingError
 from pellucid.maths.passes import Passes, counted, note_backward
 from pellucid.models.classifier import Classifier
 from pellucid.optimisers import Optimiser
@@ -25,7 +25,7 @@ from pellucid.protocols import Attack, Context, Defence, Progress, silent
 from pellucid.rng import derive, global_seed, permutation
 from pellucid.stopping import Stop, metric_score
 from pellucid.store import write_tensors
-from pellucid.watching import WATCHED, batch_figures, figures
+from pellucid.watching import FIGURES, UNDER_ATTACK, WATCHED, batch_figures, figures
 
 
 @dataclass
@@ -201,7 +201,12 @@ class Loop:
         if run.step == 0:
             save()  # there is always a last good network
         while run.step < self.steps and run.stopped is None:
-            loss = self._step(stop_before_step)
+            try:
+                loss = self._step(stop_before_step)
+            except (SpecError, InputError):
+                if run.step == 0 and checkpoint is not None:  # refused: nothing was trained
+                    checkpoint.unlink(missing_ok=True)
+                raise
             if time.monotonic() - saved > checkpoint_seconds and self._finite():
                 save()  # only then: a step may leave float32 at a finite gradient
                 saved = time.monotonic()
@@ -226,6 +231,8 @@ class Loop:
         x, y = self._images(self.train, rows, ctx), self.train.labels[rows]
         with counted() as cost, global_seed(derive(self.seed, "step", step), self.device):
             terms = self._gradient(x, y, ctx, lambda: stop(statistics))
+        if step == 0:
+            self._check_names(terms)
         norm = _gradient_norm(self.weights)
         _check_finite({"gradient of the loss": norm}, step, lambda: stop(statistics))
         self.optimiser.prepare(self.moves, ctx)
@@ -241,6 +248,11 @@ class Loop:
         run.passes.forward += cost.forward
         run.passes.backward += cost.backward
         return sum(float(v) for v in terms.values())
+
+    def _check_names(self, terms: dict[str, Tensor]) -> None:
+        """Refuse, before anything is trained, to keep or stop by a figure that will not be logged."""
+        names = [*terms, "learning_rate", "gradient_norm", *FIGURES, *(UNDER_ATTACK if self.recipe.watch else ())]
+        self.recipe.scored(dict.fromkeys(names, 0.0))
 
     def _gradient(self, x: Tensor, y: Tensor, ctx: Context, stop: Callable[[], None]) -> dict[str, Tensor]:
         """Leave the gradient of the loss in the weights and return the terms; a batch may come in several parts."""
@@ -291,7 +303,7 @@ class Loop:
 
     def _log(self, x: Tensor, y: Tensor, terms: dict[str, float], norm: float) -> dict[str, float]:
         network, watch = self._measured(), self.recipe.watch
-        with self._plain(), self._autocast():
+        with self._plain():
             batch = batch_figures(network, x, y, watch, self.seed)
             found = figures(network, *self.watched, watch, self.seed)
         pace = {"learning_rate": float(self.moves.param_groups[0]["lr"]), "gradient_norm": norm}

@@ -12,6 +12,17 @@ from pellucid.rng import Stream, derive
 WATCHED = 512  # images of the validation part, the first ones, as in Ross & Doshi-Velez's Figures 7 and 8
 
 
+FIGURES = (
+    "validation_accuracy",
+    "validation_cross_entropy",
+    "validation_squared_gradient",
+    "validation_squared_gradient_others",
+    "validation_squared_gradient_all",
+    "training_accuracy",
+)
+UNDER_ATTACK = ("attacked_accuracy", "attacked_training_accuracy")
+
+
 def figures(network: Classifier, x: Tensor, y: Tensor, attack: Attack | None, seed: int) -> dict[str, float]:
     """Return what validation images x (N, C, H, W) with labels y say of the network, in eval mode.
 

@@ -13,7 +13,7 @@ from pellucid.cli.common import Common
 from pellucid.data import Digits
 from pellucid.metrics import predict
 from pellucid.models import load_classifier
-from pellucid.spec import names
+from pellucid.spec import names, presets
 from pellucid.studies import STUDIES
 
 from .conftest import SMALL, TRAIN
@@ -53,7 +53,8 @@ def test_train_as_json(say):
     assert told["history"][-1]["step"] == 40
     meta = told["meta"]
     assert meta.keys() >= {"seed", "versions", "threads", "device", "commit", "wall_seconds", "passes", "data"}
-    assert meta["passes"] == {"forward": 40 * 20 + 20, "backward": 40 * 20 + 20}  # and the validation images once
+    # and a log: the last batch and the validation images forward, these twice backward
+    assert meta["passes"] == {"forward": 40 * 20 + 20 + 20, "backward": 40 * 20 + 2 * 20}
     assert meta["task"]["data"]["train"] == 60
     assert meta["task"]["optimiser"]["lr"] == 0.01
     assert load_classifier(told["checkpoint"])
@@ -169,13 +170,13 @@ def test_json_has_no_nan(capsys):
 def test_list_as_json_names_everything_registered(say, kind):
     told = say("list", kind, "--json").json()
     found = [row["name"] for row in told[kind]]
-    assert found == (list(STUDIES) if kind == "study" else names(kind))
+    assert found == (list(STUDIES) if kind == "study" else [*names(kind), *presets(kind)])
     assert all(row["summary"] for row in told[kind])
 
 
 def test_list_all(say):
     told = say("list", "--json").json()
-    assert len(told) == 9
+    assert len(told) == 14
     spoken = say("list")
     assert all(row["name"] in spoken.out for rows in told.values() for row in rows)
 

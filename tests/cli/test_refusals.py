@@ -139,7 +139,7 @@ def test_refused_with_a_good_checkpoint(refused, trained, words, said):
         ("run.yaml", "1: 2", "fields have names, not 1"),
         ("run.yaml", "model: {model: small_cnn, 1: 2}", "fields have names, not 1"),
         ("run.yaml", "model: {filters: [1, 2, 3]}", "needs its kind"),
-        ("run.yaml", "model: 3", "one of these is needed: ross_cnn"),
+        ("run.yaml", "model: 3", "one of these is needed: boopathy_wresnet"),
         ("run.yaml", "defence: fgsm", "no defence called 'fgsm'"),
         ("run.yaml", "task: evaluate", "task evaluate has no field"),
         ("run.yaml", "task: 3", "needs its kind"),

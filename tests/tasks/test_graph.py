@@ -325,7 +325,7 @@ def test_a_task_signs_before_it_works_and_a_refused_one_leaves_nothing(store):
     with pytest.raises(TrainingError):
         run(Note(number=15), store)
     names = sorted(path.name for path in store.scratch(Note(number=15)).iterdir())
-    assert names == ["checkpoint", "workers.json"]
+    assert names == ["checkpoint", "task.json", "workers.json"]
 
 
 def test_seed_and_wall_time_of_a_task_without_parts(store):

@@ -13,7 +13,7 @@ from torch.nn import functional
 from pellucid.errors import GradientError, InputError
 from pellucid.guard import check_images, check_labels, check_logits, frozen, recording
 from pellucid.maths.ascent import Ascent, Evaluate, Step
-from pellucid.maths.losses import cross_entropy, margin
+from pellucid.maths.losses import cross_entropy, margin, wide
 from pellucid.protocols import Mode, Objective, TargetRule
 from pellucid.rng import Stream
 from pellucid.spec import NonNegative
@@ -112,6 +112,7 @@ def label_objective(
 def _untargeted(logits: Tensor, y: Tensor, loss: Loss, labels: Labels) -> Tensor:
     if labels == "true":
         return _LOSSES[loss](logits, y)
+    logits = wide(logits)
     top = (logits.detach() == logits.detach().amax(1, keepdim=True)).to(logits.dtype)
     return functional.cross_entropy(logits, top / top.sum(1, keepdim=True), reduction="none")
 

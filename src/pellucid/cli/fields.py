@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,27 @@ def apply_words(table: dict[str, Any], words: Sequence[str], main: str) -> dict[
         else:
             at[keys[-1]] = None if value.lower() == "none" else value
     return table
+
+
+def own_words(words: Sequence[str], table: dict[str, Any], flags: Sequence[str]) -> list[str]:
+    """Return the words that set fields of training itself, none of the defence's; refuse those that have a flag."""
+    from pellucid.spec import lookup
+    from pellucid.tasks import Train
+
+    defence = table["defence"].get("defence") if isinstance(table["defence"], dict) else table["defence"]
+    theirs = fields(lookup("defence", defence.partition(" ")[0])) if isinstance(defence, str) else ()
+    mine = {field.name for field in fields(Train)} - {field.name for field in theirs}
+    for word in words:
+        path, _, value = word.partition("=")
+        name = path.partition(".")[0]
+        flag = f"name it by --{name.replace('_', '-')}"
+        if not value or name not in mine or name not in flags:
+            continue
+        if name == path:
+            raise SpecError(f"{echo(word)} has a flag; {flag} {echo(value, bare=True)}")
+        if table.get(name) is None:
+            raise SpecError(f"{echo(word)} belongs to nothing that is there; {flag} NAME")
+    return [word for word in words if word.partition("=")[0] in mine]
 
 
 def data_fields(data: str, fields: Sequence[str]) -> tuple[Any, list[str]]:

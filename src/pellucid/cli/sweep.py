@@ -7,8 +7,13 @@ from cyclopts import Parameter
 from rich.table import Table as Grid
 
 from pellucid.cli.common import Common, Place, export, screen
-from pellucid.cli.fields import apply_words, read_table
+from pellucid.cli.fields import apply_words, own_words, read_table
 from pellucid.errors import SpecError
+
+_FLAGS = (
+    "data", "model", "defence", "optimiser", "steps", "epochs", "batch_size", "log_every", "watch", "seed", "init",
+    "images",
+)  # fmt: skip
 
 
 def sweep(
@@ -43,7 +48,7 @@ def sweep(
         Parameter(
             help="Choose a network by Ross & Doshi-Velez's rule: best on validation examples made for an undefended "
             "network (FGSM at 0.1,0.2,0.3, or --attack where it has an eps), among those that keep 97 % of its clean "
-            "accuracy.",
+            "accuracy. Its fields: select.keep_share=0.95 select.relation=absolute select.part=test.",
             negative="",
         ),
     ] = False,
@@ -56,6 +61,7 @@ def sweep(
     log_every: Annotated[str | None, Parameter(help="Steps between the points of the training curves [100].")] = None,
     watch: Annotated[str | None, Parameter(help="An attack whose accuracy is in the training curves.")] = None,
     seed: Annotated[str | None, Parameter(help="Seed of everything random in training [0].")] = None,
+    init: Annotated[Place | None, Parameter(help="A checkpoint that every training starts from.")] = None,
     spec: Annotated[
         Place | None,
         Parameter(help="A JSON or YAML file with base (a training), along, values ...; the command line overrides it."),
@@ -66,6 +72,7 @@ def sweep(
     """Train a network for each value of a field, and measure them alike; run again to go on after an interruption."""
     from pellucid.defences import Standard
     from pellucid.spec import digest, from_dict
+    from pellucid.tasks import Checkpoint
     from pellucid.tasks.attacking import warning_lines
     from pellucid.tasks.selecting import Selection
     from pellucid.tasks.sweeping import Sweep  # noqa: F401 - makes the name "sweep" known
@@ -78,14 +85,19 @@ def sweep(
     for needed in ("along", "values"):
         if needed not in table:
             raise SpecError(f"pellucid sweep needs --{needed}, such as --along defence.weight --values 0.1,1,10")
-    _with_words(table, base, words)
+    rule = [word for word in words if word.startswith("select.")]
+    if rule and not select:
+        raise SpecError(f"{rule[0]} is a field of the rule that --select asks for")
+    _with_words(table, base, tuple(word for word in words if word not in rule))
+    if init is not None:
+        base["init"] = Checkpoint.of(init)
     _begin(base, str(table["along"]), table["values"])
     task = from_dict(table | {"base": base}, "task")
     chosen = None
     if select:
-        own: dict[str, Any] = {}  # the rule's own attack and eps, unless a grid was asked for
+        own = apply_words({"select": {}}, rule, "select")["select"]
         if task.epsilons is not None:
-            own = {"attack": task.attack, "epsilons": tuple(eps for eps in task.epsilons if eps > 0)}
+            own = {"attack": task.attack, "epsilons": tuple(eps for eps in task.epsilons if eps > 0)} | own
         normal = dataclasses.replace(task.base, defence=Standard())
         chosen = Selection(
             candidates=task.networks, normal=normal, data=task.base.data, images=task.images, chunk=task.chunk,
@@ -138,7 +150,9 @@ def _with_words(table: dict[str, Any], base: dict[str, Any], words: tuple[str, .
     from pellucid.spec import lookup, read_sequence
 
     measured = {"attack": table["attack"]} if table.get("attack") else {}
-    whole = apply_words(base | measured, words, "defence")
+    own = own_words(words, base, _FLAGS)
+    base |= apply_words({"train": {}}, own, "train")["train"]
+    whole = apply_words(base | measured, [word for word in words if word not in own], "defence")
     if measured:
         attack = whole.pop("attack")
         table["attack"] = attack = attack if isinstance(attack, dict) else {"attack": attack}

@@ -1,14 +1,13 @@
 """pellucid train."""
 
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
 
 from pellucid.cli.common import Common, Place, export
-from pellucid.cli.fields import apply_words, read_table
+from pellucid.cli.fields import apply_words, own_words, read_table
 from pellucid.errors import SpecError
 
 
@@ -45,7 +44,7 @@ def train(
             negative="",
         ),
     ] = False,
-    tensorboard: Annotated[Place | None, Parameter(help="Write the figures here for TensorBoard, as they are logged.")] = None,
+    tensorboard: Annotated[Place | None, Parameter(help="Write the logged figures here for TensorBoard.")] = None,
     spec: Annotated[
         Place | None, Parameter(help="A JSON or YAML file with the fields; the command line overrides it.")
     ] = None,
@@ -59,6 +58,7 @@ def train(
     watch.eps=0.1 stop.accuracy=0.9 (all: pellucid list task train).
     """
     from pellucid.spec import digest, from_dict
+    from pellucid.tasks.training import kept_row
 
     given = {
         "data": data, "model": model, "defence": defence, "optimiser": optimiser, "steps": steps, "epochs": epochs,
@@ -74,12 +74,20 @@ def train(
     if out is not None:
         export(out, {name: (folder / name).read_bytes() for name in result.meta["files"]})
         folder = out.resolve()
-    history = result.json("history.json")
-    last = history[-1]
+    history, schedule = result.json("history.json"), result.json("card.json")["training"]["schedule"]
     common.say(
-        {"checkpoint": str(folder), "digest": digest(task), "history": history, "meta": result.meta},
+        {
+            "checkpoint": str(folder),
+            "digest": digest(task),
+            "kept": schedule["kept"],
+            "stopped": schedule["stopped"],
+            "history": history,
+            "meta": result.meta,
+        },
         [
-            *(f"{key.replace('_', ' ')}: {value:.4g}" for key, value in last.items()),
+            *(f"{key.replace('_', ' ')}: {value:.4g}" for key, value in kept_row(result).items()),
+            *([f"stopped: {schedule['stopped']}"] if schedule["stopped"] else []),
+            *([f"kept: the network of step {schedule['kept']}"] if schedule["kept"] else []),
             f"took {result.meta['wall_seconds']:.1f} s",
             str(folder),
         ],
@@ -96,33 +104,12 @@ def _table(words: Sequence[str], given: dict[str, str | None], spec: Path | None
     for needed in ("data", "model"):
         if needed not in table:
             raise SpecError(f"pellucid train needs --{needed}; pellucid list {needed} shows what there is")
-    own = _own(words, table, (*given, "init"))
+    own = own_words(words, table, (*given, "init"))
     table |= apply_words({"train": {}}, own, "train")["train"]
     table = apply_words(table, [word for word in words if word not in own], "defence")
     if init is not None:
         table["init"] = Checkpoint.of(init)
     return table
-
-
-def _own(words: Sequence[str], table: dict[str, Any], flags: Sequence[str]) -> list[str]:
-    """Return the words that set fields of training itself, none of the defence's; refuse those that have a flag."""
-    from pellucid.spec import echo, lookup
-    from pellucid.tasks import Train
-
-    defence = table["defence"].get("defence") if isinstance(table["defence"], dict) else table["defence"]
-    theirs = fields(lookup("defence", defence.partition(" ")[0])) if isinstance(defence, str) else ()
-    mine = {field.name for field in fields(Train)} - {field.name for field in theirs}
-    for word in words:
-        path, _, value = word.partition("=")
-        name = path.partition(".")[0]
-        flag = f"name it by --{name.replace('_', '-')}"
-        if not value or name not in mine or name not in flags:
-            continue
-        if name == path:
-            raise SpecError(f"{echo(word)} has a flag; {flag} {echo(value, bare=True)}")
-        if table.get(name) is None:
-            raise SpecError(f"{echo(word)} belongs to nothing that is there; {flag} NAME")
-    return [word for word in words if word.partition("=")[0] in mine]
 
 
 def _interrupted(common: Common, resume: bool) -> Any:

@@ -27,10 +27,11 @@ class AdversarialTraining:
     batches="separate" passes clean and adversarial images through the network one after the other, each with batch
     statistics of its own (the authors' code); "together" in one batch, which keeps the running statistics of batch
     normalisation those of what the network sees, where separate ones drift apart (small data, large eps).
-    "mixed" replaces round(share N) images of the batch, the first ones, by adversarial ones and passes the others
-    clean, each once: L = 1/N sum H (Jakubovitz & Giryes's fraction of perturbed inputs), the same in expectation at
-    half the cost. "alternate" turns whole batches: adversarial at even steps, clean at odd ones, whatever the share
-    (the code of Zhang & Zhu, whose equation 1 has adversarial images only: share=1).
+    "mixed" replaces round(share N) images of the batch, the first ones (so shuffle), by adversarial ones and passes the
+    others clean, each once: L = 1/N sum H (Jakubovitz & Giryes's fraction of perturbed inputs), the same in expectation
+    at half the cost. "alternate" turns whole batches: adversarial at even steps, clean at odd ones, whatever the share
+    (the code of Zhang & Zhu, whose equation 1 has adversarial images only: share=1); a log after an even number of
+    steps shows a clean one.
     `eps` moves the attack's eps during training; where it is 0 no attack is run and x' = x.
     Labels and mode of the attack (true or predicted labels, batch statistics or running ones) are its own fields.
     x (N, C, H, W) in [0, 1], y (N,) -> {"cross_entropy", "adversarial_cross_entropy"}, the weighted terms.

@@ -10,6 +10,7 @@ from torch.nn import functional
 from pellucid.defences.distillation import softened
 from pellucid.defences.gradient_penalty import Normalisation, forward, penalised
 from pellucid.defences.teacher import TeacherField
+from pellucid.maths.losses import wide
 from pellucid.protocols import Context
 from pellucid.spec import NonNegative, Positive, register
 
@@ -46,5 +47,5 @@ class DistilledLabelPenalty:
             run = forward(model, x, y)
             teacher = (ctx or Context()).network(self.teacher)
             targets = softened(teacher, run.x, run.logits, self.temperature)
-            scores = -(targets * functional.log_softmax(run.logits, 1)).sum(1)
+            scores = -(targets * functional.log_softmax(wide(run.logits), 1)).sum(1)
             return penalised(run, scores, self.weight, self.normalisation)

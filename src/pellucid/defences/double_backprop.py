@@ -29,7 +29,8 @@ class DoubleBackprop:
     x (N, C, H, W) in [0, 1], y (N,) -> {"cross_entropy", "gradient_penalty"}, the weighted terms.
     Needs a second derivative: ReLU and max-pooling are fine. Raises InputError for images outside [0, 1] and
     labels out of range.
-    Source: Drucker & Le Cun 1992; Ross & Doshi-Velez 2018, equation 6. Deviations: the mean form above.
+    Source: Drucker & Le Cun 1992; Ross & Doshi-Velez 2018, equation 6; Jakubovitz & Giryes 2018, equation 5.
+    Deviations: the mean form above.
     """
 
     weight: NonNegative = 109.83

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pellucid.defences.gradient_penalty import Normalisation, forward, penalised
+from pellucid.maths.losses import wide
 from pellucid.protocols import Context
 from pellucid.spec import Flag, NonNegative, register
 
@@ -40,7 +41,7 @@ class EntropyPenalty:
         """Return the loss terms."""
         with torch.enable_grad():
             run = forward(model, x, y)
-            log_p = functional.log_softmax(run.logits, 1)
+            log_p = functional.log_softmax(wide(run.logits), 1)
             p = log_p.exp()
             scores = -((p.detach() if self.detach else p) * log_p).sum(1)
             return penalised(run, scores, self.weight, self.normalisation)

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from pellucid.attacks import PGD
-from pellucid.defences.inner import RampField, at_this_step, check_ramp, some
-from pellucid.guard import check_images, check_labels, frozen, recording
+from pellucid.defences.inner import RampField, at_this_step, check_ramp, climbing, some
+from pellucid.guard import check_images, check_labels, recording
 from pellucid.maths.losses import cross_entropy
 from pellucid.maths.passes import gradient
 from pellucid.protocols import Attack, AttackField, Context
@@ -133,7 +133,7 @@ def _worst(
         sizes = _size(path_attribution(model, x[rows], point, y[rows], points))
         return sizes if weight is None else cross_entropy(model(point), y[rows]) + weight * sizes
 
-    with frozen(model, getattr(attack, "mode", "eval"), seed=rng.child("dropout").seed), recording():
+    with climbing(model, attack, rng):
         return attack.maximise(objective, x, rng=rng)
 
 

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from pellucid.attacks import PGD
 from pellucid.attacks.sharing import sharing
-from pellucid.defences.inner import RampField, at_this_step, check_ramp, some
+from pellucid.defences.inner import RampField, at_this_step, check_ramp, climbing, some
 from pellucid.errors import SpecError
-from pellucid.guard import check_images, check_labels, frozen, recording
+from pellucid.guard import check_images, check_labels, recording
 from pellucid.interpreters import CAM
 from pellucid.maths.discrepancy import Form, Order, Positions, discrepancy, label_free_discrepancy
 from pellucid.maths.losses import cross_entropy
@@ -99,7 +99,7 @@ class InterpretabilityAware:
         if self.inner == "cross_entropy":
             return attack(model, x, y, rng=rng)
         maps = rng.child("maps")
-        with frozen(model, getattr(attack, "mode", "eval"), seed=rng.child("dropout").seed), recording():
+        with climbing(model, attack, rng):
             before = self._look(model, x, y, maps, graph=False)[0].detach()
 
             def objective(point: Tensor, rows: Tensor) -> Tensor:

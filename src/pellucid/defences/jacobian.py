@@ -13,9 +13,10 @@ from torch.nn import functional
 
 from pellucid.attacks import PGD
 from pellucid.defences.gradient_penalty import chosen, forward, inseparable, root, slopes
+from pellucid.defences.inner import climbing
 from pellucid.errors import InputError, SpecError
-from pellucid.guard import frozen, recording
 from pellucid.maths.jacobian import squared_frobenius
+from pellucid.maths.losses import wide
 from pellucid.models.layers import layer_of, run_with_graph
 from pellucid.protocols import AttackField, Context
 from pellucid.rng import Stream
@@ -26,7 +27,7 @@ Weights = Annotated[tuple[NonNegative, ...], BeforeValidator(read_sequence)]
 
 _ENDS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "logits": lambda logits: logits,
-    "probabilities": lambda logits: functional.softmax(logits, 1),
+    "probabilities": lambda logits: functional.softmax(wide(logits), 1),
 }
 
 
@@ -122,7 +123,7 @@ class JacobianRegularization:
         if self.at == "perturbed":
             x = self.attack(model, x, y, rng=rng)
         elif self.at == "largest":
-            with frozen(model, getattr(self.attack, "mode", "eval"), seed=rng.child("dropout").seed), recording():
+            with climbing(model, self.attack, rng):
 
                 def objective(point: Tensor, rows: Tensor) -> Tensor:
                     with torch.enable_grad():

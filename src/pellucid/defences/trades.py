@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pellucid.attacks import PGD
-from pellucid.defences.inner import RampField, at_this_step, check_ramp, some
-from pellucid.guard import check_images, check_labels, frozen, recording
+from pellucid.defences.inner import RampField, at_this_step, check_ramp, climbing, some
+from pellucid.guard import check_images, check_labels
 from pellucid.maths.losses import cross_entropy, wide
 from pellucid.protocols import AttackField, Context
 from pellucid.spec import NonNegative, register
@@ -54,7 +54,7 @@ class TRADES:
         terms = {"cross_entropy": loss, "divergence": torch.zeros_like(loss)}
         attack = at_this_step(self.attack, self.eps, ctx)
         if attack is not None and self.weight > 0:
-            with frozen(model, getattr(attack, "mode", "eval"), seed=ctx.stream.child("dropout").seed), recording():
+            with climbing(model, attack, ctx.stream):
                 with torch.no_grad():
                     fixed = model(x).detach()
                 moved = attack.maximise(lambda p, rows: divergence(fixed[rows], model(p)), x, rng=ctx.stream)

@@ -41,7 +41,7 @@ class TutorialCNN:
     Images (N, C, H, W) in [0, 1]. No linear head on pooled features, so no CAM. dropout is the share that is dropped.
     Source: Jakubovitz & Giryes 2018, Experiments (MNIST), after TensorFlow's tutorial; dropout between the dense layers
     only and the initial weights from the authors' code. Deviations: none known; the decay of the weights of both
-    convolutions and the first dense layer, which the code adds and the paper does not print, is the optimiser's.
+    convolutions and the first dense layer, which the code adds and the paper does not print, is not offered.
     """
 
     filters: Annotated[tuple[Count, Count], BeforeValidator(read_sequence)] = (32, 64)

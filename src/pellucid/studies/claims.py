@@ -47,12 +47,12 @@ def paired_ratio(a: Tensor, b: Tensor, confidence: float = 0.95) -> Interval:
 
 def above(found: Interval, limit: float = 0.0) -> Verdict:
     """Judge whether a number is above a limit."""
-    return "holds" if found.low > limit else "does not hold" if found.high <= limit else "cannot be decided"
+    return "holds" if found.low > limit else "does not hold" if found.high < limit else "cannot be decided"
 
 
 def below(found: Interval, limit: float = 0.0) -> Verdict:
     """Judge whether a number is below a limit."""
-    return "holds" if found.high < limit else "does not hold" if found.low >= limit else "cannot be decided"
+    return "holds" if found.high < limit else "does not hold" if found.low > limit else "cannot be decided"
 
 
 def all_of(verdicts: Iterable[Verdict]) -> Verdict:

@@ -229,6 +229,21 @@ def sweep(name: str, scale_name: str) -> Jakubovitz2018Report:
     return _report(scale, {NONE: undefended, **trained})
 
 
+def fraction(scale_name: str) -> Jakubovitz2018Report:
+    """Return the sweep over the share of perturbed inputs."""
+    return sweep("fraction", scale_name)
+
+
+def layer(scale_name: str) -> Jakubovitz2018Report:
+    """Return the sweep over the layer whose Jacobian it is."""
+    return sweep("layer", scale_name)
+
+
+def weight(scale_name: str) -> Jakubovitz2018Report:
+    """Return the sweep over lambda."""
+    return sweep("lambda", scale_name)
+
+
 def _train(scale: Scale, defence: Defence, steps: int, init: Train | None = None) -> Train:
     return Train(
         data=scale.data,

@@ -1,6 +1,7 @@
 """The tasks that give a network: train one, or take somebody's checkpoint."""
 
 import functools
+import math
 import re
 import shutil
 import time
@@ -31,11 +32,11 @@ from pellucid.protocols import AttackField, DataField, DefenceField, ModelField
 from pellucid.rng import derive, global_seed
 from pellucid.spec import NOT_HASHED, Count, Flag, Whole, brief, digest, member, name_of, register, to_dict
 from pellucid.stopping import StopField
-from pellucid.store import file_digest, write_atomic, write_json
+from pellucid.store import Result, file_digest, write_atomic, write_json
 from pellucid.tasks.graph import inputs
 from pellucid.tasks.io import Io, versions
 from pellucid.tracking import TensorBoard
-from pellucid.train import Log, Precision, Recipe, Run, fit
+from pellucid.train import Log, Loop, Precision, Recipe, Run, fit
 from pellucid.watching import WATCHED
 
 TaskField = Annotated[Any, member("task")]
@@ -175,7 +176,11 @@ class Train:
         )
         described: dict[str, Any] = to_dict(replace(self, init=None))
         schedule = {key: value for key, value in described.items() if key not in ("task", "model", "defence", "seed")}
-        begun = {"init": None if self.init is None else network_name(self.init), "stopped": done.stopped}
+        begun = {
+            "init": None if self.init is None else network_name(self.init),
+            "stopped": done.stopped,
+            "kept": done.kept,
+        }
         return card(
             model=described["model"],
             shape=train.shape,
@@ -261,21 +266,24 @@ class Train:
         train, validation = self._cut(self.data.load("train")), self.data.load("validation")
         with global_seed(0):
             network = self.model.build(*_build_arguments(train)).to(io.device)
-        times: list[float] = []
-        fit(
+        total = self.total_steps(len(train))
+        loop = Loop(
             network,
             self.defence,
             self.optimiser,
             train,
             validation,
-            steps=6,  # the first warms up, the last is followed by the log
+            steps=max(6, total),
             batch_size=self.batch_size,
             seed=0,
+            shuffle=self.shuffle,
             log_every=10**9,
             recipe=self._recipe(io, rehearsal=True),
-            progress=lambda done, total, **numbers: times.append(time.monotonic()),
         )
-        return (times[4] - times[1]) / 3 * self.total_steps(len(train))
+        loop.position.step = loop.steps - 6  # of the end, where eps is full; the first warms up, a log follows the last
+        times: list[float] = []
+        loop.run(None, math.inf, lambda done, total, **numbers: times.append(time.monotonic()))
+        return (times[4] - times[1]) / 3 * total
 
     def _fresh(self, io: Io, train: Split) -> Classifier:
         with global_seed(derive(self.seed, "init")):
@@ -284,6 +292,13 @@ class Train:
             start = io.network(self.init)
             load_weights(network, start.state_dict(), f"the network to start from ({name_of(self.init)})")
         return network.to(io.device)
+
+
+def kept_row(result: Result) -> dict[str, float]:
+    """Return the logged figures of the network that a training kept: the last ones, unless it kept an earlier one."""
+    history: list[dict[str, float]] = result.json("history.json")
+    kept = result.json(CARD)["training"]["schedule"]["kept"]
+    return next((row for row in history if row["step"] == kept), history[-1])
 
 
 def _build_arguments(split: Split) -> tuple[int, tuple[int, int], int]:
