@@ -120,7 +120,10 @@ SCALES = {
                 "training under bfloat16 autocast (weights, losses and updates in float32); everything is measured in "
                 "float32",
             ),
-            ("AutoAttack", "the standard version at the training eps .3 only, with 1,000 queries of Square for its 5,000"),
+            (
+                "AutoAttack",
+                "the standard version at the training eps .3 only, with 1,000 queries of Square for its 5,000",
+            ),
         ),
     ),
     "paper": Scale(

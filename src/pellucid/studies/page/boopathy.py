@@ -104,6 +104,8 @@ def _curves(rows: list[dict[str, Any]], keys: dict[tuple[str, str, float], str])
                     tuple(row["value"] for row in line),
                     tuple(row["low"] for row in line),
                     tuple(row["high"] for row in line),
+                    colour=_LOOKS[method][0],
+                    marker=_LOOKS[method][1],
                     settings=keys[method, "PGD", line[0]["epsilon"]],
                 )
             )
@@ -111,6 +113,18 @@ def _curves(rows: list[dict[str, Any]], keys: dict[tuple[str, str, float], str])
     return CurveFigure("Accuracy under PGD", tuple(panels))
 
 
+_LOOKS = {  # a colour for each family, a marker for each of its two panels
+    "Normal": ("#444444", "o"),
+    "IG-Norm": ("#d55e00", "o"),
+    "IG-Sum-Norm": ("#d55e00", "s"),
+    "Int-one-class": ("#009e73", "o"),
+    "Int": ("#0072b2", "o"),
+    "Int-Adv": ("#0072b2", "s"),
+    "Int2": ("#cc79a7", "o"),
+    "Int2-Adv": ("#cc79a7", "s"),
+    "Adv": ("#444444", "s"),
+    "TRADES": ("#e69f00", "s"),
+}
 _PLAIN = ("Normal", "IG-Norm", "Int-one-class", "Int", "Int2")
 
 
