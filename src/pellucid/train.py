@@ -304,8 +304,9 @@ class Loop:
     def _log(self, x: Tensor, y: Tensor, terms: dict[str, float], norm: float) -> dict[str, float]:
         network, watch = self._measured(), self.recipe.watch
         with self._plain():
-            batch = batch_figures(network, x, y, watch, self.seed)
-            found = figures(network, *self.watched, watch, self.seed)
+            size = -(-len(x) // self.recipe.accumulate)  # no more at a time than in training
+            batch = batch_figures(network, x, y, watch, self.seed, size)
+            found = figures(network, *self.watched, watch, self.seed, size)
         pace = {"learning_rate": float(self.moves.param_groups[0]["lr"]), "gradient_norm": norm}
         return {"step": self.position.step, **terms, **pace, **batch, **found}
 
