@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from pellucid.averaging import Average, refresh_statistics
 from pellucid.data.augment import Augmentation
 from pellucid.data.split import Split
-from pellucid.errors import CheckpointError, InputError, SpecError, TrainingError
+from pellucid.errors import CheckpointError, GradientError, InputError, SpecError, TrainingError
+from pellucid.guard import frozen
 from pellucid.maths.passes import Passes, counted, note_backward
 from pellucid.models.classifier import Classifier
 from pellucid.optimisers import Optimiser
@@ -164,6 +165,8 @@ class Loop:
         self.steps, self.batch_size, self.seed, self.shuffle = steps, batch_size, seed, shuffle
         self.log_every = log_every
         self.device = network.mean.device
+        if not len(train) or (recipe.unlabelled is not None and not len(recipe.unlabelled)) or log_every < 1:
+            raise InputError("training needs at least one image of each kind that it is given, and log_every from 1 on")
         if recipe.channels_last:
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if recipe.compiled:
@@ -174,6 +177,8 @@ class Loop:
         watched = slice(WATCHED)
         self.watched = validation.images(watched).to(self.device), validation.labels[watched].to(self.device)
         self.weights = [p for p in network.parameters() if p.requires_grad]
+        if not self.weights:
+            raise InputError("the network has no weights to train: requires_grad is off everywhere")
         self.moves = optimiser.build(self.weights)
         self.averaged = None if recipe.average is None else recipe.average.build(network)
         self.best: dict[str, Tensor] = {}
@@ -193,7 +198,7 @@ class Loop:
         def stop_before_step(statistics: list[tuple[Tensor, Tensor]]) -> None:
             for buffer, was in statistics:  # a forward pass moves those of batch normalisation
                 buffer.copy_(was)
-            if self._finite():
+            if self._sound():
                 save()
             else:  # the step before made them so: go back to the last checkpoint
                 self._restore(checkpoint)
@@ -203,12 +208,16 @@ class Loop:
         while run.step < self.steps and run.stopped is None:
             try:
                 loss = self._step(stop_before_step)
-            except (SpecError, InputError):
+            except (SpecError, InputError, GradientError) as error:
                 if run.step == 0 and checkpoint is not None:  # refused: nothing was trained
                     checkpoint.unlink(missing_ok=True)
-                raise
-            if time.monotonic() - saved > checkpoint_seconds and self._finite():
-                save()  # only then: a step may leave float32 at a finite gradient
+                if run.step == 0 or self._sound():
+                    raise
+                step = run.step
+                self._restore(checkpoint)
+                raise _stopped(step, f"the network's outputs are no numbers ({error})") from None
+            if time.monotonic() - saved > checkpoint_seconds and self._sound():
+                save()  # only then: a step may leave float32, or what it can compute with, at a finite gradient
                 saved = time.monotonic()
             last = run.history[-1] if run.history else {}
             progress(run.step, self.steps, loss=loss, accuracy=last.get("validation_accuracy", math.nan))
@@ -251,7 +260,10 @@ class Loop:
 
     def _check_names(self, terms: dict[str, Tensor]) -> None:
         """Refuse, before anything is trained, to keep or stop by a figure that will not be logged."""
-        names = [*terms, "learning_rate", "gradient_norm", *FIGURES, *(UNDER_ATTACK if self.recipe.watch else ())]
+        watched = [*FIGURES, *(UNDER_ATTACK if self.recipe.watch else ())]
+        if not len(self.watched[1]):
+            watched = [name for name in watched if "training" in name]
+        names = [*terms, "learning_rate", "gradient_norm", *watched]
         self.recipe.scored(dict.fromkeys(names, 0.0))
 
     def _gradient(self, x: Tensor, y: Tensor, ctx: Context, stop: Callable[[], None]) -> dict[str, Tensor]:
@@ -339,8 +351,13 @@ class Loop:
         batches = max(1, len(self.train) // self.batch_size)  # none smaller than in training
         yield from (self.train.images(rows) for rows in torch.arange(len(self.train)).tensor_split(batches))
 
-    def _finite(self) -> bool:
-        return all(bool(torch.isfinite(value).all()) for value in self.network.state_dict().values())
+    def _sound(self) -> bool:
+        """Say whether the network's weights, and its logits of a few training images, are finite."""
+        if not all(bool(torch.isfinite(value).all()) for value in self.network.state_dict().values()):
+            return False
+        with self._plain(), frozen(self.network), torch.no_grad():
+            logits = self.network(self.train.images(torch.arange(min(16, len(self.train)), device=self.device)))
+        return bool(torch.isfinite(logits).all())
 
     def _save(self, path: Path) -> None:
         tensors = {f"network.{k}": v for k, v in self.network.state_dict().items()}
@@ -363,16 +380,20 @@ class Loop:
             raise CheckpointError(
                 f"{path} is corrupt or truncated ({error}); delete it to train from the start"
             ) from None
-        self.network.load_state_dict(_part(tensors, "network"))
-        if self.averaged is not None:
-            self.averaged.load_state_dict(_part(tensors, "average"))
-        self.best = {k: v.to(self.device) for k, v in _part(tensors, "best").items()}
         states: dict[int, dict[str, Tensor]] = {}
-        for key, value in _part(tensors, "optimiser").items():
-            index, name = key.split(".", 1)
-            states.setdefault(int(index), {})[name] = value
-        self.moves.load_state_dict({"state": states, "param_groups": self.moves.state_dict()["param_groups"]})
-        vars(self.position).update(kept | {"passes": Passes(**kept["passes"])})
+        try:
+            position = Run(**kept | {"passes": Passes(**kept["passes"])})
+            self.network.load_state_dict(_part(tensors, "network"))
+            if self.averaged is not None:
+                self.averaged.load_state_dict(_part(tensors, "average"))
+            for key, value in _part(tensors, "optimiser").items():
+                index, name = key.split(".", 1)
+                states.setdefault(int(index), {})[name] = value
+            self.moves.load_state_dict({"state": states, "param_groups": self.moves.state_dict()["param_groups"]})
+        except (RuntimeError, ValueError, KeyError, TypeError, IndexError, AttributeError):
+            raise CheckpointError(f"{path} is not of this training; delete it to train from the start") from None
+        self.best = {k: v.to(self.device) for k, v in _part(tensors, "best").items()}
+        self.position.__dict__.update(vars(position))
 
 
 @contextlib.contextmanager
@@ -384,6 +405,12 @@ def _differentiated_once(compiled: bool) -> Iterator[None]:
         if compiled and any(words in str(error) for words in ("double backward", "donated buffer")):
             raise SpecError(
                 "torch.compile cannot differentiate twice, as this defence needs: train without compiled"
+            ) from None
+        raise
+    except ValueError as error:
+        if "more than 1 value per channel" in str(error):
+            raise SpecError(
+                "batch normalisation needs two images or more at a time: raise batch_size, or lower accumulate"
             ) from None
         raise
 
@@ -402,7 +429,11 @@ def _check_finite(terms: dict[str, Tensor], step: int, stop: Callable[[], None])
     if not bool(torch.isfinite(values).all()):
         name, value = next((k, float(v.detach())) for k, v in terms.items() if not bool(torch.isfinite(v)))
         stop()
-        raise TrainingError(
-            f"training stopped at step {step}: {name} is {value}; the last good network is kept; "
-            "a lower learning rate or weight, or another seed, may help"
-        )
+        raise _stopped(step, f"{name} is {value}")
+
+
+def _stopped(step: int, why: str) -> TrainingError:
+    return TrainingError(
+        f"training stopped at step {step}: {why}; the last good network is kept; "
+        "a lower learning rate or weight, or another seed, may help"
+    )

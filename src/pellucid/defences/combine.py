@@ -1,14 +1,16 @@
 """Defences made of others."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BeforeValidator
 from torch import Tensor, nn
 
+from pellucid.defences.distillation import Distillation
+from pellucid.defences.standard import Standard
 from pellucid.errors import SpecError
 from pellucid.protocols import Context, DefenceField
-from pellucid.spec import Reals, read_sequence, register
+from pellucid.spec import Reals, name_of, read_sequence, register
 
 Parts = Annotated[tuple[DefenceField, ...], BeforeValidator(read_sequence)]
 
@@ -42,6 +44,11 @@ class Sum:
         """Refuse a sum of nothing, and weights that do not fit or are negative."""
         if not self.defences:
             raise SpecError("defence sum needs at least one defence")
+        if not self.weights and (own := next((part for part in self.defences[1:] if not _plain(part)), None)):
+            raise SpecError(
+                f"defence sum counts the plain loss once, and that of {name_of(own)} is another loss: put it first, or "
+                "give weights"
+            )
         if self.weights and (len(self.weights) != len(self.defences) or min(self.weights) < 0):
             raise SpecError(f"defence sum needs a weight, 0 or more, for each of its {len(self.defences)} defences")
 
@@ -56,6 +63,17 @@ class Sum:
                     continue
                 total[name] = total[name] + value if name in total else value
         return total
+
+
+def _plain(defence: Any) -> bool:
+    """Say whether a defence's "cross_entropy" is that of the labels, at temperature 1."""
+    if isinstance(defence, Phases):
+        return all(_plain(part) for part in defence.defences)
+    if isinstance(defence, Sum):
+        return not defence.weights and _plain(defence.defences[0])
+    if isinstance(defence, Standard):
+        return defence.temperature == 1
+    return not isinstance(defence, Distillation)
 
 
 @register("defence", "phases")

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pellucid.defences.inner import some
 from pellucid.defences.teacher import TeacherField
 from pellucid.errors import InputError
 from pellucid.guard import check_images, check_labels, frozen
@@ -42,6 +43,7 @@ class Distillation:
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, ctx: Context | None = None) -> dict[str, Tensor]:
         """Return the loss terms."""
         x = check_images(x)
+        some(len(x), "distillation")
         logits = model(x)
         check_labels(y, len(x), logits.shape[1], single=True)
         targets = softened((ctx or Context()).network(self.teacher), x, logits, self.temperature)

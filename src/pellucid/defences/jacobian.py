@@ -155,5 +155,8 @@ class JacobianRegularization:
         rows = torch.stack([slopes(column, x) for column in outputs.unbind(1)], 1)
         wide = rows.float() if rows.dtype in (torch.float16, torch.bfloat16) else rows
         with torch.autocast(wide.device.type, enabled=False):  # there are no eigenvalues in bfloat16
-            largest: Tensor = torch.linalg.eigvalsh(wide @ wide.mT)[:, -1]
+            gram = wide @ wide.mT
+            if not bool(gram.isfinite().all()):  # whoever trains says so; the solver would only break
+                return gram.diagonal(dim1=1, dim2=2).sum(1) * torch.nan
+            largest: Tensor = torch.linalg.eigvalsh(gram)[:, -1]
         return largest.clamp(min=0)

@@ -5,6 +5,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
+from pellucid.defences.inner import some
 from pellucid.guard import check_images, check_labels
 from pellucid.maths.losses import cross_entropy, wide
 from pellucid.protocols import Context
@@ -31,6 +32,7 @@ class Standard:
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, ctx: Context | None = None) -> dict[str, Tensor]:
         """Return the loss terms."""
         x = check_images(x)
+        some(len(x), "training")
         logits = model(x)
         y = check_labels(y, len(x), logits.shape[1], single=True)
         return {"cross_entropy": cross_entropy(wide(logits) / self.temperature, y).mean()}

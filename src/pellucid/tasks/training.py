@@ -134,8 +134,11 @@ class Train:
             raise SpecError(f"task train.defence: as a teacher {error}") from None
 
     def _teacher(self, defence: Any) -> "Train":
-        """Return the training of the teacher that a defence needs: by the same schedule, at the same temperature."""
-        return replace(self, defence=Standard(temperature=defence.temperature))
+        """Return the training of the teacher that a defence needs: the same schedule to its end, at its temperature.
+
+        It begins with the student's weights and order. It belongs to the description: a copy of another seed keeps it.
+        """
+        return replace(self, defence=Standard(temperature=defence.temperature), keep=None, stop=None)
 
     def title(self) -> str:
         """Name the work for people."""
