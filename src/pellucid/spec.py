@@ -285,10 +285,18 @@ def _made(kind: str, name: str, fields: Mapping[str, Any]) -> Any:
     """Return the description called `name` with these fields; a preset keeps its others."""
     cls = lookup(kind, name)
     ready = _PRESETS[kind].get(name)
-    if ready is None:
-        return cls(**fields)
-    own = {f.name: getattr(ready, f.name) for f in dataclasses.fields(cls)}
-    return cls(**own | dict(fields))
+    own = {} if ready is None else {f.name: getattr(ready, f.name) for f in dataclasses.fields(cls)}
+    return cls(**own | {key: _completed(cls, own, key, value) for key, value in fields.items()})
+
+
+def _completed(cls: type, own: Mapping[str, Any], key: str, value: Any) -> Any:
+    """Return a table of fields that names no description as the field's default with these fields changed."""
+    field = next((f for f in dataclasses.fields(cls) if f.name == key), None)
+    if field is None or not isinstance(value, Mapping):
+        return value
+    default = own.get(key, field.default_factory() if field.default_factory is not MISSING else field.default)
+    kind = kind_of(default)
+    return value if kind is None or kind in value else to_dict(default) | dict(value)
 
 
 # ---------------------------------------------------------------------------------------------- dictionaries

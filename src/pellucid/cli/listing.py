@@ -90,7 +90,7 @@ def _entries(kind: str) -> list[dict[str, Any]]:
 
 def _fields(cls: Any, ready: Any = None) -> list[dict[str, Any]]:
     """Return the fields of a class with their defaults, or with the values that a preset has."""
-    from pellucid.spec import kind_of, name_of, to_dict
+    from pellucid.spec import brief, kind_of, to_dict
 
     rows = []
     for f in dataclasses.fields(cls):
@@ -102,7 +102,7 @@ def _fields(cls: Any, ready: Any = None) -> list[dict[str, Any]]:
             row["default"] = f.default
         elif f.default_factory is not dataclasses.MISSING:
             made = f.default_factory()
-            row["default"] = name_of(made) if kind_of(made) else str(made)
+            row["default"] = brief(made) if kind_of(made) else str(made)
         rows.append(row)
     return rows
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from pellucid.attacks import FGSM
 from pellucid.errors import SpecError
 from pellucid.metrics import accuracy, bootstrap_mean
+from pellucid.models.card import CARD, README
 from pellucid.models.checkpoint import CONFIG, WEIGHTS
 from pellucid.protocols import AttackField, DataField, Part
 from pellucid.spec import Count, Reals, Share, digest, echo, fraction, name_of, register
@@ -94,10 +95,11 @@ class Selection:
         predictions, labels, _ = read_predictions(folder / "predictions.parquet")
         found = self.judge(predictions == labels)
         chosen = io.result(self.candidates[found["chosen"]]).folder
-        for name in (WEIGHTS, CONFIG):
+        copied = [name for name in (WEIGHTS, CONFIG, "history.json", CARD, README) if (chosen / name).is_file()]
+        for name in copied:
             shutil.copyfile(chosen / name, io.scratch / name)
         write_json(io.scratch / "selection.json", found)
-        return [WEIGHTS, CONFIG, "selection.json"]
+        return [*copied, "selection.json"]
 
     def judge(self, right: Tensor) -> dict[str, Any]:
         """Return what selection.json holds, from right bool (1 + J, 1 + E, N), the normal network and eps 0 first."""
