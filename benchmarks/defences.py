@@ -14,7 +14,7 @@ import copy
 import json
 import statistics
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +54,6 @@ DEFENCES: dict[str, Defence] = {
     "cross-Lipschitz": CrossLipschitz(),
     "Int, 10 inner steps": _INT,
     "IG-Norm, 10 inner steps, 5 points": _IG,
-    "IG-Norm, 10 inner steps, 50 and 10 points": replace(_IG, points=50, attack_points=10),
 }
 TARGETS = (  # contender, compared with, at most so many times its cost
     ("double backpropagation", PLAIN, 2.4),
@@ -64,7 +63,6 @@ TARGETS = (  # contender, compared with, at most so many times its cost
     ("Jacobian, one projection", PLAIN, 2.0),
     ("cross-Lipschitz", "Jacobian, exact", 1.05),
     ("Int, 10 inner steps", "IG-Norm, 10 inner steps, 5 points", 0.25),
-    ("Int, 10 inner steps", "IG-Norm, 10 inner steps, 50 and 10 points", 0.25),
 )
 NETWORKS = {"Small": (SmallCNN(), 64), "Ross": (RossCNN(), 256)}  # with the batch of a training step
 MAPS = ("Int", "IG")  # raced on networks with class activation maps only

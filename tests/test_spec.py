@@ -278,7 +278,7 @@ def test_the_message_shows_the_value_and_what_would_do(everything):
     assert "not a truth value" in refused("data", name="everything", real=True)
 
 
-@pytest.mark.parametrize("value", [CAM(), "nothing", {"interpreter": "cam"}, {"eps": 0.1}, 0.3, None])
+@pytest.mark.parametrize("value", [CAM(), "nothing", {"interpreter": "cam"}, {"epsilon": 0.1}, 0.3, None])
 def test_a_field_holds_descriptions_of_its_own_kind_only(everything, value):
     message = refused("data", name="everything", attack=value)
     assert message.startswith("data everything.attack: ")
@@ -576,3 +576,12 @@ def test_a_name_is_of_one_kind_and_means_one_thing(named):
         register("attack", "gentle")(Job)
     with pytest.raises(SpecError, match="no interpreter called 'gentle'"):
         from_dict("gentle", "interpreter")
+
+
+def test_a_table_that_names_nothing_changes_fields_of_the_default():
+    changed = from_dict({"defence": "trades", "attack": {"eps": "0.1"}})
+    assert changed.attack == PGD(eps=0.1, steps=40, step_size=0.01)
+    named = from_dict({"defence": "int2", "attack": {"steps": 2}, "weight": 0.5})
+    assert (named.attack, named.inner, named.weight) == (PGD(eps=0.3, steps=2, step_size=0.01), "cross_entropy", 0.5)
+    with pytest.raises(SpecError, match="needs its kind"):
+        from_dict({"defence": "trades", "eps": {"start": 0}})  # no ramp is there to change

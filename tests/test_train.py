@@ -10,7 +10,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import nn
 
-from pellucid import watching
+from pellucid import train as loop
 from pellucid.attacks import FGSM, PGD
 from pellucid.averaging import EMA, SWA
 from pellucid.data import CropAndFlip, Digits
@@ -587,7 +587,7 @@ def test_bfloat16_is_for_the_network_only(tmp_path, defence):
     assert not same_weights(network, whole)
     for key, value in whole.state_dict().items():
         moved = (value - fresh(SMALL).state_dict()[key]).norm()
-        assert (network.state_dict()[key] - value).norm() <= 0.1 * moved
+        assert (network.state_dict()[key] - value).norm() <= 0.15 * moved
     assert run.history[-1]["cross_entropy"] == pytest.approx(plain.history[-1]["cross_entropy"], rel=0.02)
 
 
@@ -776,9 +776,7 @@ def test_a_rule_that_never_comes_true_stops_nothing():
 
 def test_sudden_overfitting_keeps_the_network_before_the_fall(monkeypatch):
     on_batches = iter([0.3, 0.5, 0.45, 0.6, 0.55, 0.39, 0.9, 0.9])
-    monkeypatch.setattr(
-        watching, "attacked", lambda network, x, y, attack, seed: next(on_batches) if len(y) == 10 else 0.5
-    )
+    monkeypatch.setattr(loop, "batch_figures", lambda *given: {"attacked_training_accuracy": next(on_batches)})
     network, run, snapshots = snapped(stop=SuddenOverfitting(drop=0.2), watch=FGSM(eps=0.1))
     assert (run.step, run.kept) == (6, 4)
     assert run.stopped == "attacked_training_accuracy fell from 0.6 at step 4 to 0.39 at step 6"

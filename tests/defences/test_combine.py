@@ -8,6 +8,7 @@ from pellucid.attacks import FGSM
 from pellucid.defences import (
     AdversarialTraining,
     CertaintyPenalty,
+    Distillation,
     DoubleBackprop,
     JacobianRegularization,
     Phases,
@@ -156,3 +157,20 @@ def test_parts_are_read_from_names_with_fields():
     assert both.weights == (0.5, 0.5)
     assert both.defences == (DoubleBackprop(weight=2), from_dict({"defence": "int2", "weight": 0.02}))
     assert from_dict(to_dict(both)) == both
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        Distillation(),
+        Standard(temperature=5),
+        Sum(defences=(Standard(), DoubleBackprop()), weights=(0.5, 0.5)),
+        Phases(defences=(Standard(), Distillation()), until=(0.5,)),
+    ],
+    ids=["distillation", "temperature", "weighted", "phases"],
+)
+def test_no_loss_is_dropped_without_a_word(second):
+    with pytest.raises(SpecError, match="put it first, or give weights"):
+        Sum(defences=(DoubleBackprop(), second))
+    Sum(defences=(second, DoubleBackprop()))
+    Sum(defences=(DoubleBackprop(), second), weights=(1, 1))

@@ -156,7 +156,9 @@ def test_teachers_are_named_wherever_they_are_missing_and_nowhere_else():
 
 
 def test_training_names_them_by_its_own_schedule():
-    task = from_dict(TASK | {"seed": 4, "defence": {"defence": "sum", "defences": ("standard", "distillation")}})
+    task = from_dict(
+        TASK | {"seed": 4, "defence": {"defence": "sum", "defences": ("standard", "distillation"), "weights": (1, 1)}}
+    )
     [_, distilled] = task.defence.defences
     assert distilled.teacher == from_dict(TASK | {"seed": 4, "defence": Standard(temperature=50)})
 

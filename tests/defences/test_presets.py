@@ -33,7 +33,11 @@ PAPERS = {
         share=1,
         batches="alternate",
     ),
-    "stadv_training": AdversarialTraining(attack=StAdv(), share=1, batches="alternate"),
+    "stadv_training": AdversarialTraining(attack=StAdv(form="zhang"), share=1, batches="alternate"),
+    "zhang_pgd_training": AdversarialTraining(
+        attack=PGD(eps=8 / 255, step_size=4 / 255, steps=20, random_start=False), share=1, batches="alternate"
+    ),
+    "zhang_fgsm_training": AdversarialTraining(attack=FGSM(eps=8 / 255), share=1, batches="alternate"),
     # Boopathy et al. 2020, section 5.
     "int_one_class": InterpretabilityAware(classes="one", inner="discrepancy", adversarial=False),
     "int": InterpretabilityAware(classes="all", inner="discrepancy", adversarial=False),

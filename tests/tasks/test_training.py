@@ -190,7 +190,7 @@ def test_a_teacher_is_trained_first_by_the_same_schedule_at_the_same_temperature
 
 @pytest.mark.parametrize("outer", [Sum, Phases])
 def test_teachers_are_named_at_any_depth(outer):
-    until = {"until": (0.5,)} if outer is Phases else {}
+    until = {"until": (0.5,)} if outer is Phases else {"weights": (0.5, 0.5)}
     inner = outer(defences=(DoubleBackprop(weight=0.1), Distillation(temperature=7)), **until)
     task = replace(TASK, defence=inner)
     assert order(task) == [replace(TASK, defence=Standard(temperature=7)), task]
