@@ -71,19 +71,24 @@ def say(capsys):
     return run
 
 
+def listing(folder):
+    """Return what lies in a folder, but for the byte code of a network's module that was imported from it."""
+    return sorted(name for name in os.listdir(folder) if name != "__pycache__")
+
+
 @pytest.fixture
 def refused(say, place):
     """Run a command that has to be refused: exit code 2, one sentence, nothing written."""
 
     def run(*words):
-        before = sorted(os.listdir(place))
+        before = listing(place)
         spoken = say(*words)
         assert spoken.code == 2, spoken.out
         assert spoken.out == ""
         *progress, sentence = spoken.err.splitlines()
         assert all(line.split()[0] in ("start", "done") or "tasks, 0 of them done" in line for line in progress)
         assert sentence.startswith("pellucid: ")
-        assert sorted(os.listdir(place)) == before
+        assert listing(place) == before
         return sentence
 
     return run

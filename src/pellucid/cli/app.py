@@ -1,5 +1,6 @@
 """The commands, and how refusals are said."""
 
+import contextlib
 import json
 import os
 import re
@@ -99,7 +100,15 @@ def obey(words: Sequence[str]) -> int:
         return _refuse(str(error), words)
     except OSError as error:  # a path that no system call takes, a disk that fails, an output that takes no more
         what = error.filename or "the output"
+        if error.filename is None:
+            _drop_output()
         return _refuse(f"{what} cannot be used ({error.strerror or error})", words if error.filename else ())
+
+
+def _drop_output() -> None:
+    """Send what is still to be printed nowhere, so that the interpreter does not fail on it when it ends."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _refuse(sentence: str, words: Sequence[str]) -> int:
