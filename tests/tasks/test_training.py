@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -29,6 +30,7 @@ from pellucid.spec import digest, from_dict, to_dict
 from pellucid.stopping import Patience, TargetAccuracy
 from pellucid.tasks import Checkpoint, run
 from pellucid.tasks.graph import order, plan, rehearse
+from pellucid.tasks.training import kept_row
 from pellucid.train import Recipe, fit
 
 from .conftest import DATA, FAST, SMALL, Journal, Killed
@@ -304,3 +306,12 @@ def test_trainings_that_make_no_sense_are_refused(given, said):
 def test_trainings_that_make_sense_are_not(given):
     task = replace(TASK, **given)
     assert from_dict(json.loads(json.dumps(to_dict(task)))) == task
+
+
+@pytest.mark.parametrize(("kept", "step"), [(None, 30), (20, 20)])
+def test_the_figures_of_a_training_are_those_of_the_network_it_kept(kept, step):
+    stored = {
+        "history.json": [{"step": number, "validation_accuracy": number / 100} for number in (10, 20, 30)],
+        "card.json": {"training": {"schedule": {"kept": kept}}},
+    }
+    assert kept_row(SimpleNamespace(json=stored.get))["step"] == step

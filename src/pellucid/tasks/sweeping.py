@@ -32,7 +32,7 @@ from pellucid.store import write_atomic, write_json
 from pellucid.tasks.io import Io
 from pellucid.tasks.measuring import Evaluate
 from pellucid.tasks.parquet import read_predictions
-from pellucid.tasks.training import TaskField, Train, network_name
+from pellucid.tasks.training import TaskField, Train, kept_row, network_name
 
 LOGGED = {
     "validation_squared_gradient": ("Input gradient, true class", "mean squared norm"),
@@ -74,9 +74,9 @@ class Sweep:
     iterate. The default part is validation, since who sweeps chooses. networks and evaluations follow from the other
     fields: what is given for them is not read.
 
-    The result is table.json (one row a value: accuracies with 95 % Wilson intervals, the last logged figures, seconds
-    and passes of training), history.json (the logged figures of every network), table.md, sweep.png and sweep.svg
-    (accuracies against the value) and curves.png (figures against the step).
+    The result is table.json (one row a value: accuracies with 95 % Wilson intervals, the logged figures of the network
+    that is kept, seconds and passes of training), history.json (the logged figures of every network), table.md,
+    sweep.png and sweep.svg (accuracies against the value) and curves.png (figures against the step).
     Source: Ross & Doshi-Velez 2018, Figures 7 and 9 (right); Boopathy et al. 2020, Appendix F (gamma, eps);
     Jakubovitz & Giryes 2018, Appendices C, D, F and G (layer, share of perturbed inputs, lambda).
     """
@@ -174,7 +174,7 @@ class Sweep:
             "images": images,
             "clean": {key: measured[0][key] for key in ("value", "low", "high")},
             "attacked": measured[1:],
-            "figures": trained.json("history.json")[-1],
+            "figures": kept_row(trained),
             "seconds": trained.meta["wall_seconds"],
             "passes": trained.meta["passes"],
             "warnings": warnings,
@@ -289,7 +289,9 @@ def sweep_table(found: dict[str, Any]) -> Table:
     under = f" and under {attack['attack']} (fooled at any iterate counts)" if attack else ""
     notes = [f"Accuracy on {rows[0]['images']} {found['part']} images{under}, with 95 % Wilson intervals."]
     if logged:
-        notes.append("Input gradients: mean squared norm of that of log p, at the end of training, validation images.")
+        notes.append(
+            "Input gradients: mean squared norm of that of log p, of the network that is kept, validation images."
+        )
     notes += [
         f"{row['label']}: {said['check']} on {said['images']} of {said['of']} images: {said['meaning']}"
         for row in rows
