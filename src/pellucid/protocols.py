@@ -137,6 +137,15 @@ class Data(Protocol):
         ...
 
 
+@runtime_checkable
+class Transform(Protocol):
+    """transform(images) -> images in [0, 1], same shape; what is random is so for each image by itself."""
+
+    def __call__(self, images: Tensor, *, rng: Stream | None = None) -> Tensor:
+        """Return the transformed images."""
+        ...
+
+
 class Progress(Protocol):
     """What long work tells whoever watches."""
 
@@ -155,3 +164,4 @@ InterpreterField = Annotated[Interpreter, member("interpreter")]
 DefenceField = Annotated[Defence, member("defence")]
 ModelField = Annotated[ModelSpec, member("model")]
 DataField = Annotated[Data, member("data")]
+TransformField = Annotated[Transform, member("transform")]

@@ -32,6 +32,7 @@ HOMES = {
     "ramp": "pellucid.schedule",
     "schedule": "pellucid.schedule",
     "augmentation": "pellucid.data",
+    "transform": "pellucid.transforms",
     "average": "pellucid.averaging",
     "stop": "pellucid.stopping",
     "visualisation": "pellucid.feature_visualisation",

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal, Protocol, runtime_checkable
+from typing import Annotated, Any, Literal, Protocol, runtime_checkable
 
 from pellucid.errors import SpecError
 from pellucid.spec import Count, NonNegative, Share, member, register
@@ -69,33 +69,43 @@ def metric_score(metric: str, figures: Figures, good: Better | None = None) -> f
 class TargetAccuracy:
     """Stop as soon as a given accuracy is reached, and keep the log nearest to it: an underfitting network.
 
-    score = -|metric - accuracy|; `accuracy` and the figure are shares in [0, 1].
-    Raises SpecError if the figure is no accuracy, or not logged.
+    score = -|metric - accuracy|; `accuracy` and the figure are shares in [0, 1]. Instead of `accuracy`, `like` may be a
+    task that trains another network: the training task reads there how accurate that one is, by the same figure.
+    Raises SpecError if neither or both are given, and if the figure is no accuracy, or not logged.
 
     Source: the underfitting networks of Zhang & Zhu 2019, as accurate as the adversarially trained ones.
     Deviations: the paper does not say how training was cut short; this is early stopping.
     """
 
-    accuracy: Share
+    accuracy: Share | None = None
     metric: str = "validation_accuracy"
+    like: Annotated[Any, member("task")] | None = None
 
     def check(self) -> None:
-        """Refuse a figure that is no accuracy."""
+        """Refuse two targets or none, and a figure that is no accuracy."""
+        if (self.accuracy is None) == (self.like is None):
+            raise SpecError("stop target_accuracy needs accuracy, or a training to be like, and not both")
         if better(self.metric) != "higher":
             raise SpecError(f"target_accuracy needs a metric whose name ends in 'accuracy', not {self.metric!r}")
 
     def reason(self, history: Sequence[Figures]) -> str | None:
         """Say which log reached the target."""
+        target = self._target()
         for figures in history:
             value = metric_value(self.metric, figures)
-            if value >= self.accuracy:
-                return f"{self.metric} is {value:.4g}, the target {self.accuracy:.4g} is reached{_at(figures)}"
+            if value >= target:
+                return f"{self.metric} is {value:.4g}, the target {target:.4g} is reached{_at(figures)}"
         return None
 
     def score(self, figures: Figures) -> float:
         """Return how near this log is to the target, at most 0."""
         value = metric_value(self.metric, figures)
-        return -math.inf if math.isnan(value) else -abs(value - self.accuracy)
+        return -math.inf if math.isnan(value) else -abs(value - self._target())
+
+    def _target(self) -> float:
+        if self.accuracy is None:
+            raise SpecError("how accurate the other network is, the training task finds out; here give accuracy")
+        return self.accuracy
 
 
 @register("stop", "patience")

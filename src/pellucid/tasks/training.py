@@ -31,7 +31,7 @@ from pellucid.optimisers import Adam, Optimiser
 from pellucid.protocols import AttackField, DataField, DefenceField, ModelField
 from pellucid.rng import derive, global_seed
 from pellucid.spec import NOT_HASHED, Count, Flag, Whole, brief, digest, member, name_of, register, to_dict
-from pellucid.stopping import StopField
+from pellucid.stopping import Stop, StopField, TargetAccuracy, metric_value
 from pellucid.store import Result, file_digest, write_atomic, write_json
 from pellucid.tasks.graph import inputs
 from pellucid.tasks.io import Io, versions
@@ -228,7 +228,7 @@ class Train:
             precision=self.precision,
             accumulate=self.accumulate,
             watch=self.watch,
-            stop=None if rehearsal else self.stop,
+            stop=None if rehearsal else self._rule(io),
             keep=None if rehearsal else self.keep,
             unlabelled=self._without_labels(io, rehearsal),
             networks=network,
@@ -236,6 +236,14 @@ class Train:
             compiled=self.compiled,
             log=None if rehearsal else self._log(io),
         )
+
+    def _rule(self, io: Io) -> Stop | None:
+        """Return the rule that stops training, with its target in figures where it is to be like another network."""
+        rule = self.stop
+        if not isinstance(rule, TargetAccuracy) or rule.like is None:
+            return rule
+        target = metric_value(rule.metric, kept_row(io.result(rule.like)))
+        return replace(rule, like=None, accuracy=target)
 
     def _log(self, io: Io) -> Log | None:
         """Return what hears the figures while the network trains: TensorBoard, where it is asked for."""
