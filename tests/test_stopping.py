@@ -2,8 +2,11 @@ import math
 
 import pytest
 
+from pellucid.data import Digits
 from pellucid.errors import SpecError
+from pellucid.models import SmallCNN
 from pellucid.stopping import Patience, Stop, SuddenOverfitting, TargetAccuracy, better, metric_score
+from pellucid.tasks import Train
 
 NAN = math.nan
 
@@ -37,6 +40,18 @@ def test_target_accuracy(values, stop, keep):
     rule, logs = TargetAccuracy(accuracy=0.8), history("validation_accuracy", *values)
     assert stopped_at(rule, logs) == stop
     assert keep is None or kept(rule, logs) == keep
+
+
+@pytest.mark.parametrize("given", [{}, {"accuracy": 0.5, "like": Train(data=Digits(), model=SmallCNN(), steps=1)}])
+def test_a_target_is_named_once(given):
+    with pytest.raises(SpecError, match="needs accuracy, or a training to be like, and not both"):
+        TargetAccuracy(**given)
+
+
+def test_a_target_that_is_still_to_be_read_decides_nothing():
+    rule = TargetAccuracy(like=Train(data=Digits(), model=SmallCNN(), steps=1))
+    with pytest.raises(SpecError, match="the training task finds out"):
+        rule.reason(history("validation_accuracy", 0.5))
 
 
 def test_a_run_that_goes_on_after_its_target_is_told_to_stop_again():

@@ -245,6 +245,22 @@ def test_images_without_labels_of_another_shape_are_refused(store, monkeypatch):
         run(replace(TASK, defence=MAPS, unlabelled=Digits(train=90)), store, FAST)
 
 
+# ---------------------------------------------------------------------------------- as accurate as another network
+
+
+def test_a_network_may_stop_where_another_one_stands(store):
+    """The shorter training is the target: the longer one stops at the first log that is as accurate."""
+    short = replace(TASK, steps=12, log_every=4)
+    target = kept_row(run(short, store, FAST))["validation_accuracy"]
+    like = replace(TASK, steps=40, log_every=1, optimiser=Adam(lr=2e-3), stop=TargetAccuracy(like=short))
+    found = run(like, store, FAST)
+    given = replace(like, stop=TargetAccuracy(accuracy=target))
+    assert found.json("history.json") == run(given, store, FAST).json("history.json")
+    assert found.json("history.json")[-1]["validation_accuracy"] >= target
+    assert len(found.json("history.json")) < 40
+    assert f"the target {target:.4g} is reached" in found.json("card.json")["training"]["schedule"]["stopped"]
+
+
 # ------------------------------------------------------------------------------------------ rehearsals, refusals
 
 
@@ -282,6 +298,10 @@ def test_a_rehearsal_takes_six_steps_and_leaves_nothing(store, given):
         ({"accumulate": 0}, "accumulate"),
         ({"images": 0}, "images"),
         ({"stop": "fgsm"}, "there is no stop called 'fgsm'"),
+        (
+            {"stop": TargetAccuracy(like=Checkpoint(sha256="0" * 128))},
+            "like must be a training",
+        ),
         ({"average": Adam()}, "average"),
         ({"augmentation": "rotate"}, "there is no augmentation called 'rotate'"),
         ({"init": FGSM(eps=0.1)}, "one of these is needed"),
