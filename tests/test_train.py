@@ -13,7 +13,7 @@ from torch import nn
 from pellucid import train as loop
 from pellucid.attacks import FGSM, PGD
 from pellucid.averaging import EMA, SWA
-from pellucid.data import CropAndFlip, Digits
+from pellucid.data import CropAndFlip, Digits, RandomCrop
 from pellucid.defences import (
     AdversarialTraining,
     Distillation,
@@ -22,7 +22,7 @@ from pellucid.defences import (
     SemiSupervised,
     Standard,
 )
-from pellucid.errors import CheckpointError, SpecError, TrainingError
+from pellucid.errors import CheckpointError, DataError, SpecError, TrainingError
 from pellucid.models import Classifier, RossCNN, SmallCNN
 from pellucid.optimisers import SGD, Adam, RMSProp
 from pellucid.protocols import Context
@@ -926,6 +926,26 @@ def test_every_batch_is_augmented_by_numbers_of_its_own_step_and_place():
         stream = Stream(5, positions).child("step", step).child("augmentation")
         assert torch.equal(x, augmentation(TRAIN.images(positions), rng=stream))
         assert not torch.equal(x, TRAIN.images(positions))
+
+
+def test_a_random_crop_gets_the_frame_and_the_network_never_sees_it():
+    framed = dataclasses.replace(TRAIN, pixels=torch.nn.functional.pad(TRAIN.pixels, [3] * 4), margin=3)
+    seen = []
+
+    class Seeing(Standard):
+        def __call__(self, model, x, y, ctx=None):
+            seen.append((x, ctx.positions, ctx.step))
+            return super().__call__(model, x, y, ctx)
+
+    side = TRAIN.shape[1]
+    crop = RandomCrop(size=side)
+    trained(train=framed, defence=Seeing(), recipe=Recipe(augmentation=crop), steps=3, seed=5)
+    for x, positions, step in seen:
+        stream = Stream(5, positions).child("step", step).child("augmentation")
+        assert torch.equal(x, crop(framed.images(positions, framed=True), rng=stream))
+        assert x.shape[1:] == TRAIN.shape
+    with pytest.raises(DataError, match="a random crop needs a data set that keeps a frame"):
+        trained(recipe=Recipe(augmentation=RandomCrop(size=side - 4)), steps=1)
 
 
 def hidden(labelled=0.5, seed=5):

@@ -17,13 +17,14 @@ from torch import Tensor, nn
 from pellucid.averaging import Average, refresh_statistics
 from pellucid.data.augment import Augmentation
 from pellucid.data.split import Split
-from pellucid.errors import CheckpointError, GradientError, InputError, SpecError, TrainingError
+from pellucid.errors import CheckpointError, DataError, GradientError, InputError, SpecError, TrainingError
 from pellucid.guard import frozen
 from pellucid.maths.passes import Passes, counted, note_backward
 from pellucid.models.classifier import Classifier
 from pellucid.optimisers import Optimiser
 from pellucid.protocols import Attack, Context, Defence, Progress, silent
 from pellucid.rng import derive, global_seed, permutation
+from pellucid.spec import brief
 from pellucid.stopping import Stop, metric_score
 from pellucid.store import write_tensors
 from pellucid.watching import FIGURES, UNDER_ATTACK, WATCHED, batch_figures, figures
@@ -286,9 +287,15 @@ class Loop:
         return total
 
     def _images(self, split: Split, rows: Tensor, ctx: Context) -> Tensor:
-        x = split.images(rows)
-        if self.recipe.augmentation is not None:
-            x = self.recipe.augmentation(x, rng=ctx.stream.child("augmentation"))
+        augmentation = self.recipe.augmentation
+        x = split.images(rows, framed=getattr(augmentation, "crops", False))
+        if augmentation is not None:
+            x = augmentation(x, rng=ctx.stream.child("augmentation"))
+        if x.shape[1:] != split.shape:
+            raise DataError(
+                f"{brief(augmentation)} makes images {tuple(x.shape[1:])} of those of {split.name}, {split.shape}: "
+                "a random crop needs a data set that keeps a frame for it (caltech256 crop=224), and its size"
+            )
         return x.contiguous(memory_format=torch.channels_last) if self.recipe.channels_last else x
 
     def _unlabelled(self, ctx: Context, part: Tensor) -> Tensor | None:

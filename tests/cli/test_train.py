@@ -454,7 +454,7 @@ def test_the_code_of_a_card_runs_and_the_network_is_one_of_plain_pytorch(full, p
     [
         (("--defence", "intt"), "there is no defence called 'intt'; known: adversarial_training, "),
         (("--defence", "intt"), " ig_sum_norm, int, int2, int2_adv, int_adv, int_one_class, "),
-        (("--augmentation", "turn"), "there is no augmentation called 'turn'; known: crop_and_flip, flip"),
+        (("--augmentation", "turn"), "there is no augmentation called 'turn'; known: crop_and_flip, flip, random_crop"),
         (("--average", "mean"), "there is no average called 'mean'; known: ema, swa"),
         (("--stop", "now"), "no stop called 'now'; known: patience, sudden_overfitting, target_accuracy"),
         (("optimiser.schedule=steps",), "no schedule called 'steps'; known: cosine, one_cycle, step_decay"),
@@ -519,7 +519,7 @@ def test_a_teacher_that_is_no_network(refused, trained, tmp_path_factory):
         ("stop", ("patience", "sudden_overfitting", "target_accuracy")),
         ("schedule", ("cosine", "one_cycle", "step_decay")),
         ("average", ("ema", "swa")),
-        ("augmentation", ("crop_and_flip", "flip")),
+        ("augmentation", ("crop_and_flip", "flip", "random_crop")),
         ("task", ("train",)),
     ],
 )

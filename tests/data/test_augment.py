@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from pellucid.data import CropAndFlip
+from pellucid.data import CropAndFlip, RandomCrop
+from pellucid.errors import InputError
 from pellucid.rng import Stream, permutation
 from pellucid.spec import brief, digest, from_dict
 
@@ -90,3 +91,35 @@ def test_a_padding_wider_than_the_image_may_leave_it_black():
 
 def test_it_is_named_in_a_line():
     assert brief(CropAndFlip(padding=2)) == "crop_and_flip padding=2"
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_every_random_crop_lies_inside_and_all_are_equally_likely(flip):
+    n, size = 1200, 4
+    x = images(1).expand(n, -1, -1, -1)
+    out = RandomCrop(size=size, flip=flip)(x, rng=Stream(3))
+    assert out.shape == (n, 3, size, size)
+    windows = {
+        (top, left, mirrored): x[0, :, top : top + size, left : left + size].flip(-1 if mirrored else ())
+        for top in range(HEIGHT - size + 1)
+        for left in range(WIDTH - size + 1)
+        for mirrored in ((False, True) if flip else (False,))
+    }
+    counts = [sum(torch.equal(one, window) for one in out) for window in windows.values()]
+    assert sum(counts) == n
+    expected = n / len(counts)
+    assert sum((count - expected) ** 2 / expected for count in counts) < 2 * len(counts) + 4
+
+
+def test_a_random_crop_is_its_images_own():
+    x, positions = images(8), torch.tensor([5, 900, 3, 17, 2, 40, 41, 7])
+    together = RandomCrop(size=3)(x, rng=Stream(2, positions))
+    alone = [RandomCrop(size=3)(x[i : i + 1], rng=Stream(2, positions[i : i + 1])) for i in range(8)]
+    assert torch.equal(torch.cat(alone), together)
+    whole = RandomCrop(size=WIDTH, flip=False)(x[..., :WIDTH, :], rng=Stream(2))
+    assert torch.equal(whole, x[..., :WIDTH, :])
+
+
+def test_a_random_crop_of_too_small_an_image_is_refused():
+    with pytest.raises(InputError, match="images 6x5 are smaller than size=6"):
+        RandomCrop(size=6)(images(2))

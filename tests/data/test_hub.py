@@ -6,7 +6,7 @@ import types
 
 import pytest
 
-from pellucid.data import CIFAR10, SVHN, Caltech256, TinyImageNet, hub
+from pellucid.data import CIFAR10, SVHN, Caltech256, SVHNRoss, TinyImageNet, hub, svhn
 from pellucid.errors import DataError
 
 from .writing import fill
@@ -98,3 +98,20 @@ def test_a_root_without_the_set_leads_to_the_hub(client, tmp_path, monkeypatch):
     fill(client.folder / "plain_text", "test", 4)
     assert len(CIFAR10().load("test")) == 4
     assert len(client.asked) == 1
+
+
+def test_svhn_ross_fetches_all_three_splits_for_any_part(client, monkeypatch):
+    monkeypatch.setattr(svhn, "HELD", {"train": 1, "extra": 1})
+    for seed, split in enumerate(("train", "extra", "test")):
+        fill(client.folder / "cropped_digits", split, 30, classes=10, seed=seed)
+    parts = [SVHNRoss(grey="luma").load(part) for part in ("test", "validation", "train")]
+    assert [len(split) for split in parts] == [30, 20, 40]
+    patterns = tuple(f"cropped_digits/{split}-*.parquet" for split in ("train", "extra", "test"))
+    assert client.asked == [("ufldl-stanford/svhn", "dataset", None, patterns)]
+
+
+def test_a_split_that_the_hub_lacks_is_named(client):
+    for split in ("train", "test"):
+        fill(client.folder / "cropped_digits", split, 30, classes=10)
+    with pytest.raises(DataError, match="ufldl-stanford/svhn has no parquet files of its extra split on the hub"):
+        SVHNRoss().load("test")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pellucid.data import CIFAR10, MNIST, SVHN
+from pellucid.data import CIFAR10, MNIST, SVHN, Folder, StyleImages, SVHNRoss
 
 pytestmark = pytest.mark.real_data
 
@@ -45,3 +45,34 @@ def test_svhn():
         assert len(parts[2]) == 1999
         assert "images 8,001 to 9,999" in parts[2].cut
     assert parts[0].shape == (3, 32, 32)
+
+
+def test_svhn_ross():
+    needs("svhn")
+    split = SVHNRoss(grey="luma", test=100).load("test")
+    plain = SVHN().load("test")
+    assert split.labels.equal(plain.labels[:100])
+    rgb = plain.pixels[:100].double()
+    grey = 0.2989 * rgb[:, 0] + 0.587 * rgb[:, 1] + 0.114 * rgb[:, 2]
+    wanted = (grey - grey.mean((1, 2), keepdim=True)) / grey.flatten(1).std(1)[:, None, None]
+    assert (split.pixels[:, 0] - wanted).abs().max() < 1e-4
+    low, high = split.value_range
+    assert low < -3
+    assert high > 3
+
+
+def test_style_paintings():
+    needs("style_paintings")
+    split = StyleImages(path=str(Path(os.environ["PELLUCID_DATA"]) / "style_paintings")).load("train")
+    assert split.shape == (3, 224, 224)
+    assert (len(split), split.skipped) == (12, ())
+
+
+def test_tiny_imagenet_at_224():
+    needs("tiny_imagenet_20")
+    folder = str(Path(os.environ["PELLUCID_DATA"]) / "tiny_imagenet_20")
+    small = Folder(path=folder, size=(64, 64), unreadable="skip").load("test")
+    large = Folder(path=folder, size=(224, 224)).load("test")
+    assert (len(small), small.skipped) == (1000, ())
+    again = torch.nn.functional.interpolate(small.images(slice(4)), size=(224, 224), mode="bilinear")
+    assert (large.images(slice(4)) - again).abs().max() < 0.01

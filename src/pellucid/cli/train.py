@@ -27,7 +27,9 @@ def train(
     seed: Annotated[str | None, Parameter(help="Seed of everything random [0].")] = None,
     init: Annotated[Place | None, Parameter(help="A checkpoint to start from (post-processing).")] = None,
     unlabelled: Annotated[str | None, Parameter(help="A data set whose images are used without labels.")] = None,
-    augmentation: Annotated[str | None, Parameter(help="Random changes of the batches: crop_and_flip, flip.")] = None,
+    augmentation: Annotated[
+        str | None, Parameter(help="Random changes of the batches: crop_and_flip, flip, random_crop.")
+    ] = None,
     average: Annotated[str | None, Parameter(help="Keep a mean of networks: ema, swa.")] = None,
     watch: Annotated[
         str | None, Parameter(help="The attack of the logged figures; its fields as watch.eps=0.1.")

@@ -1,6 +1,6 @@
 """Data sets: descriptions whose `load(part)` gives images, labels and where they come from."""
 
-from pellucid.data.augment import Augmentation, AugmentationField, CropAndFlip
+from pellucid.data.augment import Augmentation, AugmentationField, CropAndFlip, RandomCrop
 from pellucid.data.catalogue import (
     CIFAR10,
     CIFAR100,
@@ -8,7 +8,6 @@ from pellucid.data.catalogue import (
     SVHN,
     Caltech256,
     FashionMNIST,
-    NotMNIST,
     RestrictedImageNet,
     TinyImageNet,
 )
@@ -17,9 +16,13 @@ from pellucid.data.drawn import Drawn
 from pellucid.data.encoded import Encoded
 from pellucid.data.folder import Folder
 from pellucid.data.glyphs import Glyphs
+from pellucid.data.notmnist import NotMNIST
 from pellucid.data.pictures import Pictures
 from pellucid.data.root import data_root, set_data_root
 from pellucid.data.split import Split
+from pellucid.data.styles import StyleImages
+from pellucid.data.svhn import SVHNRoss
+from pellucid.data.units import Converted, converted_eps, converted_weight
 
 __all__ = [
     "CIFAR10",
@@ -29,6 +32,7 @@ __all__ = [
     "Augmentation",
     "AugmentationField",
     "Caltech256",
+    "Converted",
     "CropAndFlip",
     "Digits",
     "Drawn",
@@ -38,9 +42,14 @@ __all__ = [
     "Glyphs",
     "NotMNIST",
     "Pictures",
+    "RandomCrop",
     "RestrictedImageNet",
+    "SVHNRoss",
     "Split",
+    "StyleImages",
     "TinyImageNet",
+    "converted_eps",
+    "converted_weight",
     "data_root",
     "set_data_root",
 ]

@@ -2,6 +2,7 @@
 
 import functools
 import math
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -12,7 +13,9 @@ from pellucid.data.image import Form, all_grey, decode_rows, name_of_row, open_i
 from pellucid.data.location import Location
 from pellucid.data.source import Role, Source
 from pellucid.data.split import Split
-from pellucid.data.table import Table, read_images, read_parquet
+from pellucid.data.survey import survey
+from pellucid.data.survey import words as left_out
+from pellucid.data.table import Table, read_images, read_parquet, superclass
 from pellucid.data.whole import limited, sha256_of
 from pellucid.errors import DataError
 
@@ -27,16 +30,27 @@ def assemble(source: Source, location: Location, part: str, limit: int | None) -
     Raises DataError for unreadable files or images, labels outside the classes, and parts that are not there.
     """
 
-    def read(role: Role) -> Table:
-        return _table(source, location, role)
-
-    role, rows, words = choose(
-        part, location.published, lambda r: read(r).labels, lambda r: read(r).group, first=source.first
+    role, places, words = choose(
+        part,
+        location.published,
+        lambda role: table_of(source, location, role).labels[usable(source, location, role)[0]],
+        lambda role: _groups(source, location, role),
+        first=source.first,
+        fifth=source.fifth,
     )
-    table, classes = read(role), class_names(source, location)
+    rows = usable(source, location, role)[0][places]
+    return collect(source, location, part, role, rows, words, limit)
+
+
+def collect(
+    source: Source, location: Location, part: str, role: Role, rows: Tensor, words: str, limit: int | None
+) -> Split:
+    """Return the split that some rows of a published split make up, cut to its first `limit` images."""
+    table, classes = table_of(source, location, role), class_names(source, location)
     check_labels(table.labels, len(classes), f"the {role} split of {source.name}")
     rows, words = limited(rows, table.labels, limit, words, f"the {part} part of {source.name}")
-    pixels, labels = hold(table, rows, _form(source, location, role)), table.labels[rows]
+    skipped = usable(source, location, role)[1]
+    pixels, labels = hold(table, rows, form_of(source, location, role)), table.labels[rows]
     return Split(
         name=source.name,
         part=part,
@@ -44,11 +58,13 @@ def assemble(source: Source, location: Location, part: str, limit: int | None) -
         labels=labels,
         classes=classes,
         sha256=sha256_of(pixels, labels),
-        cut=words,
+        cut=f"{words}; {left_out(skipped)}" if skipped else words,
         source=location.source,
         value_range=source.value_range,
         labelled=source.labelled,
         names=_file_names(location, role, rows),
+        skipped=skipped,
+        margin=source.margin,
     )
 
 
@@ -68,10 +84,13 @@ def _file_names(location: Location, role: Role, rows: Tensor) -> tuple[str, ...]
 
 
 @functools.lru_cache(maxsize=3)
-def _table(source: Source, location: Location, role: Role) -> Table:
+def table_of(source: Source, location: Location, role: Role) -> Table:
+    """Return a published split as it is stored; raise DataError if it is not there, unreadable or empty."""
     where = f"the {role} split of {source.name}"
     if location.layout == "images":
-        table = read_images(location.files(role), _folder_names(location) if source.labelled else ())
+        table = read_images(location.files(role), location.folders if source.labelled else ())
+        if source.superclasses:
+            table = replace(table, labels=superclass(table.labels, source))
     else:
         table = read_parquet(location.files(role), source, where)
     if not len(table.labels):
@@ -79,8 +98,19 @@ def _table(source: Source, location: Location, role: Role) -> Table:
     return table
 
 
-def _folder_names(location: Location) -> tuple[str, ...]:
-    return tuple(sorted({path.parent.name for role in location.roles for path in location.files(role)}))
+@functools.lru_cache(maxsize=6)
+def usable(source: Source, location: Location, role: Role) -> tuple[Tensor, tuple[str, ...]]:
+    """Return the rows of a published split that can be used, and the images that are left out."""
+    where = f"the {role} split of {source.name}"
+    rows, skipped = survey(table_of(source, location, role), source, where)
+    if not len(rows):
+        raise DataError(f"{where} is empty but for {left_out(skipped)}")
+    return rows, skipped
+
+
+def _groups(source: Source, location: Location, role: Role) -> Tensor | None:
+    group = table_of(source, location, role).group
+    return None if group is None else group[usable(source, location, role)[0]]
 
 
 def class_names(source: Source, location: Location) -> tuple[str, ...]:
@@ -89,10 +119,10 @@ def class_names(source: Source, location: Location) -> tuple[str, ...]:
         return tuple(name for name, _, _ in source.superclasses)
     if not source.labelled:
         return ("unlabelled",)
-    tables = [_table(source, location, role) for role in location.roles[:1]]
+    tables = [table_of(source, location, role) for role in location.roles[:1]]
     if tables[0].classes or source.classes:
         return tables[0].classes or source.classes
-    highest = max(int(_table(source, location, role).labels.max()) for role in location.roles)
+    highest = max(int(table_of(source, location, role).labels.max()) for role in location.roles)
     if highest >= MOST:
         raise DataError(f"{source.name} has the label {highest:,}; class labels are numbers below {MOST:,}")
     return tuple(str(number) for number in range(highest + 1))
@@ -106,16 +136,18 @@ def check_labels(labels: Tensor, classes: int, where: str) -> None:
         raise DataError(f"{where} has the label {wrong}, outside its {classes} classes")
 
 
-def _form(source: Source, location: Location, role: Role) -> Form:
-    table = _table(source, location, role)
+def form_of(source: Source, location: Location, role: Role) -> Form:
+    """Return what every image of a published split is turned into."""
+    table = table_of(source, location, role)
     channels = source.channels or _channels(source, location)
     if source.size:
         return Form(channels, source.size, resize=True, fit=source.fit)
-    width, height = open_image(table.images[0].as_py(), name_of_row(table.where, 0)).size
+    first = int(usable(source, location, role)[0][0])
+    width, height = open_image(table.images[first].as_py(), name_of_row(table.where, first)).size
     return Form(channels, (height, width))
 
 
 @functools.lru_cache(maxsize=16)
 def _channels(source: Source, location: Location) -> int:
-    tables = (_table(source, location, role) for role in location.roles)
-    return 1 if all(all_grey(table.images, table.where) for table in tables) else 3
+    tables = ((table_of(source, location, role), usable(source, location, role)[0]) for role in location.roles)
+    return 1 if all(all_grey(table.images, rows, table.where) for table, rows in tables) else 3

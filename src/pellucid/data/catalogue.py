@@ -1,11 +1,14 @@
 """The named data sets: where each is published and how it is cut."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
+from pellucid.data.cuts import SEED
+from pellucid.data.folder import Side
 from pellucid.data.published import Published
-from pellucid.data.source import Source
-from pellucid.spec import register
+from pellucid.data.source import Source, Unreadable
+from pellucid.errors import SpecError
+from pellucid.spec import NOT_HASHED, Whole, register
 
 DIGITS = tuple("0123456789")
 CLOTHES = (
@@ -28,6 +31,20 @@ SUPERCLASSES = (
 
 def _numbers(n: int) -> tuple[str, ...]:
     return tuple(str(number) for number in range(n))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sifted(Published):
+    """A published set of which images that cannot be read may be skipped.
+
+    unreadable=skip reads every image once, and names in `skipped` those that are left out.
+    """
+
+    unreadable: Unreadable = field(default="refuse", metadata=NOT_HASHED)  # refused, or the same images
+
+    def described(self) -> Source:
+        """Return what is known of the set, with its options."""
+        return replace(self.source, unreadable=self.unreadable)
 
 
 @register("data", "mnist")
@@ -53,23 +70,6 @@ class FashionMNIST(Published):
         channels=1,
         classes=CLOTHES,
         first=5000,
-    )
-
-
-@register("data", "notmnist")
-@dataclass(frozen=True, kw_only=True)
-class NotMNIST(Published):
-    """Letters A to J of many fonts, 28x28 grey (the small set); in the papers' units they span [-0.5, 0.5].
-
-    Source: Bulatov 2011. Deviation: Ross & Doshi-Velez 2018 train on 200,000 images of the large set.
-    """
-
-    source: ClassVar[Source] = Source(
-        "notmnist",
-        "anubhavmaity/notMNIST",
-        channels=1,
-        classes=tuple("ABCDEFGHIJ"),
-        value_range=(-0.5, 0.5),
     )
 
 
@@ -109,7 +109,7 @@ class CIFAR10(Published):
 @register("data", "cifar100")
 @dataclass(frozen=True, kw_only=True)
 class CIFAR100(Published):
-    """A hundred fine classes, 32x32 RGB; cut like CIFAR-10. Source: Krizhevsky 2009."""
+    """A hundred fine classes (not the twenty coarse ones), 32x32 RGB; cut like CIFAR-10. Source: Krizhevsky 2009."""
 
     source: ClassVar[Source] = Source(
         "cifar100",
@@ -117,16 +117,19 @@ class CIFAR100(Published):
         "cifar100",
         channels=3,
         classes=_numbers(100),
+        label="fine_label",
         first=5000,
     )
 
 
 @register("data", "tiny_imagenet")
 @dataclass(frozen=True, kw_only=True)
-class TinyImageNet(Published):
+class TinyImageNet(Sifted):
     """Two hundred ImageNet classes, 64x64 RGB; test is the published validation split.
 
-    Validation is a tenth of train. Grey images become RGB. Source: Stanford CS231n.
+    Validation is a tenth of train. Grey images become RGB. `size` resizes them bilinearly: 224 with the augmentation
+    "flip" is what Zhang & Zhu 2019 train on. Their per-image standardisation belongs to the network, as all
+    normalisation does. unreadable=skip leaves out images that cannot be read. Source: Stanford CS231n.
     """
 
     source: ClassVar[Source] = Source(
@@ -137,39 +140,72 @@ class TinyImageNet(Published):
         classes=_numbers(200),
     )
 
+    size: Side | None = None
+
+    def described(self) -> Source:
+        """Return what is known of the set, with its options."""
+        return replace(super().described(), size=None if self.size is None else (self.size, self.size))
+
 
 @register("data", "caltech256")
 @dataclass(frozen=True, kw_only=True)
-class Caltech256(Published):
+class Caltech256(Sifted):
     """Objects in 257 categories, clutter included; RGB, shorter side scaled to 256, centre 256x256.
 
-    Source: Griffin et al. 2007. Deviation: the published splits instead of an unseeded draw of a fifth per
-    class (Etmann et al. released no seed), and the longer side is cropped before any random crop.
+    `crop` (224) shows the centre of that, and keeps the frame around for the augmentation random_crop size=224, by
+    which training images are cut at random and mirrored. Of the class folders (256_ObjectCategories in the data root),
+    or any single split, a fifth of each class, rounded down, is drawn with `seed` for test and a tenth for
+    validation; the hub has splits of its own. unreadable=skip leaves out images that cannot be read.
+
+    Source: Griffin et al. 2007, as used by Zhang & Zhu 2019 (authors' code).
+    Deviations: the authors draw their fifth without a seed and have no validation part; the longer side is cropped
+    before any random crop.
     """
 
     source: ClassVar[Source] = Source(
         "caltech256",
         "ilee0022/Caltech-256",
+        train=("train", "256_ObjectCategories"),
         validation=("validation",),
+        tree=True,
         channels=3,
         size=(256, 256),
         fit="crop",
         classes=_numbers(257),
     )
 
+    crop: Side | None = None
+    seed: Whole = SEED
+
+    def check(self) -> None:
+        """Refuse crops that have no place in the middle of 256 pixels."""
+        if self.crop is not None and (self.crop > 256 or self.crop % 2):
+            raise SpecError(f"data caltech256.crop must be an even number up to 256, not {self.crop}")
+
+    def described(self) -> Source:
+        """Return what is known of the set, with its options."""
+        return replace(super().described(), fifth=self.seed, margin=(256 - (self.crop or 256)) // 2)
+
 
 @register("data", "restricted_imagenet")
 @dataclass(frozen=True, kw_only=True)
-class RestrictedImageNet(Published):
+class RestrictedImageNet(Sifted):
     """Nine superclasses of ImageNet, RGB, resized plainly to 224x224; test is ImageNet's validation split.
 
-    Source: Tsipras et al. 2019, as used by Boopathy et al. 2020. The images stay encoded until asked for.
+    The data root holds it as parquet files, or as ImageNet's folders (restricted_imagenet or imagenet, in it train and
+    val, in each the 1,000 class folders, whose alphabetical order numbers the classes; other numbers of folders are
+    refused). Only the superclasses' files are looked at, and they stay encoded until asked for. unreadable=skip leaves
+    out images that cannot be read.
+
+    Source: Tsipras et al. 2019, as used by Boopathy et al. 2020.
     """
 
     source: ClassVar[Source] = Source(
         "restricted_imagenet",
         "ILSVRC/imagenet-1k",
-        test=("validation",),
+        test=("validation", "val"),
+        folders=("imagenet",),
+        tree=True,
         channels=3,
         size=(224, 224),
         superclasses=SUPERCLASSES,

@@ -1,6 +1,6 @@
 """Cuts: which rows of which published split make up train, validation and test."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 
 import torch
 from torch import Tensor
@@ -18,12 +18,14 @@ def choose(
     labels: Callable[[Role], Tensor],
     group: Callable[[Role], Tensor | None],
     first: int = 0,
+    fifth: int | None = None,
 ) -> tuple[Role, Tensor, str]:
     """Return the published split that a part is taken from, its rows (N,) and the cut in words.
 
     `labels(role)` and `group(role)` give the label and the group of every image of a published split; they
     are asked only for the split that the part is taken from. `first` > 0 sets the first images of train aside
-    for validation. Raises DataError if there is no split to take the part from.
+    for validation. `fifth` is a seed, with which a single split gives a fifth of each class, rounded down, to test.
+    Raises DataError if there is no split to take the part from.
     """
     roles = set(available)
     if roles == {"train", "validation"}:  # the only held-out split judges, so train gives the validation part
@@ -37,7 +39,7 @@ def choose(
         return "test", *in_order(part, len(labels("test")), group("test"))
     if len(roles) == 1:
         role = next(iter(roles))
-        return role, *_in_three(part, role, labels(role))
+        return role, *(_in_three(part, labels(role)) if fifth is None else _fifth(part, labels(role), fifth))
     if part in roles:
         return part, *_cut_or_whole(part, part, labels(part), cut=False, first=0)
     raise DataError(f"there is no {part} split, nor a train split to cut it from")
@@ -58,7 +60,7 @@ def _cut_or_whole(part: str, role: Role, labels: Tensor, cut: bool, first: int) 
     return rows, f"{len(rows):,} of the {n:,} of the published train split, drawn per class with seed {SEED}"
 
 
-def _in_three(part: str, role: Role, labels: Tensor) -> tuple[Tensor, str]:
+def _in_three(part: str, labels: Tensor) -> tuple[Tensor, str]:
     n = len(labels)
     train, test, validation = stratified(labels, (n // 5, n // 10), SEED)
     rows = {"train": train, "validation": validation, "test": test}[part]
@@ -66,6 +68,37 @@ def _in_three(part: str, role: Role, labels: Tensor) -> tuple[Tensor, str]:
         rows,
         f"{len(rows):,} of the {n:,} images, the only split there is, drawn per class with seed {SEED}",
     )
+
+
+def _fifth(part: str, labels: Tensor, seed: int) -> tuple[Tensor, str]:
+    parts: dict[str, list[Tensor]] = {"test": [], "validation": [], "train": []}
+    for rows in by_class(labels, seed).values():
+        test, validation = len(rows) // 5, len(rows) // 10
+        for name, drawn in zip(parts, rows.tensor_split([test, test + validation])):
+            parts[name].append(drawn)
+    share = {"test": "a fifth", "validation": "a tenth", "train": "what a fifth and a tenth leave"}[part]
+    rows = _joined(parts[part])
+    words = f"{len(rows):,} of the {len(labels):,} images, the only split there is: {share} of each class"
+    return rows, f"{words}, rounded down, drawn with seed {seed}"
+
+
+def balanced(labels: Tensor, sizes: Mapping[str, int], seed: int, where: str) -> dict[str, Tensor]:
+    """Draw parts with as many images of each class, one after the other from the same order of each class.
+
+    Rows (size,) of each part, in a random order. Raises DataError if a class has too few images.
+    """
+    classes = by_class(labels, seed)
+    taken, parts = dict.fromkeys(classes, 0), {}
+    for name, size in sizes.items():
+        drawn = []
+        for (c, rows), count in zip(classes.items(), shares(size, [1] * len(classes))):
+            drawn.append(rows[taken[c] : taken[c] + count])
+            taken[c] += count
+            if taken[c] > len(rows):
+                raise DataError(f"class {c} of {where} has {len(rows):,} images, too few for {size:,} of all classes")
+        together = torch.cat(drawn)
+        parts[name] = together[permutation(len(together), derive(seed, name))]
+    return parts
 
 
 def in_order(part: str, n: int, group: Tensor | None = None) -> tuple[Tensor, str]:
@@ -94,8 +127,7 @@ def stratified(labels: Tensor, sizes: tuple[int, ...], seed: int) -> list[Tensor
 
     Returns the rest, then the parts, as ascending rows. Depends on the labels and the seed alone.
     """
-    order = {c: torch.nonzero(labels == c)[:, 0] for c in sorted(set(labels.tolist()))}
-    order = {c: rows[permutation(len(rows), derive(seed, "class", c))] for c, rows in order.items()}
+    order = by_class(labels, seed)
     parts = []
     for size in sizes:
         counts = shares(size, [len(rows) for rows in order.values()])
@@ -103,6 +135,12 @@ def stratified(labels: Tensor, sizes: tuple[int, ...], seed: int) -> list[Tensor
         order = {c: rows[count:] for (c, rows), count in zip(order.items(), counts)}
         parts.append(_joined(taken))
     return [_joined(list(order.values())), *parts]
+
+
+def by_class(labels: Tensor, seed: int) -> dict[int, Tensor]:
+    """Return the rows of each class that occurs, in an order that depends on the seed, the class and its size."""
+    order = {c: torch.nonzero(labels == c)[:, 0] for c in sorted(set(labels.tolist()))}
+    return {c: rows[permutation(len(rows), derive(seed, "class", c))] for c, rows in order.items()}
 
 
 def _joined(rows: list[Tensor]) -> Tensor:

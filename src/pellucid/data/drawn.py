@@ -1,6 +1,6 @@
 """A data set with a random draw of its test images, as papers evaluate on a few hundred of them."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -35,12 +35,8 @@ class Drawn:
         if part != "test":
             return whole
         rows = torch.from_numpy(np.random.RandomState(self.seed).permutation(len(whole))[: self.images])
-        return replace(
-            whole,
-            pixels=whole.pixels[rows],
-            labels=whole.labels[rows],
-            masks=None if whole.masks is None else whole.masks[rows],
-            names=None if whole.names is None else tuple(whole.names[row] for row in rows.tolist()),
+        return whole.at(
+            rows,
             sha256=f"{whole.sha256}, {len(rows)} drawn with seed {self.seed}",
             cut=f"{len(rows):,} images drawn with numpy's RandomState({self.seed}) from {whole.cut}",
         )

@@ -1,6 +1,6 @@
 """Any folder of images as a data set."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -9,11 +9,12 @@ from pydantic import BeforeValidator
 
 from pellucid.data.assemble import assemble
 from pellucid.data.image import Fit
-from pellucid.data.location import Location, find_images, find_parquet, locate
-from pellucid.data.source import Source
+from pellucid.data.location import Location, find_parquet, locate
+from pellucid.data.source import Source, Unreadable
 from pellucid.data.split import Split, check_part
+from pellucid.data.tree import find_tree
 from pellucid.errors import DataError
-from pellucid.spec import Count, Flag, read_sequence, register
+from pellucid.spec import NOT_HASHED, Count, Flag, read_sequence, register
 
 Side = Annotated[Count, Le(10_000)]  # pixels
 Size = Annotated[tuple[Side, Side], BeforeValidator(read_sequence)]
@@ -30,7 +31,8 @@ class Folder:
     says; without it they must have one size. `group` names a parquet column whose equal neighbours a cut in
     order keeps together. `labelled` False takes images without class labels: all get label 0. `train`,
     `validation` and `test` keep the first n images of a part. `load` raises DataError for anything missing or
-    unreadable. Source: the layouts of the hub's parquet files and of image folders as commonly used.
+    unreadable; unreadable=skip leaves out images that cannot be read, after reading every one of them once, and says
+    which. Source: the layouts of the hub's parquet files and of image folders as commonly used.
     """
 
     path: str
@@ -41,6 +43,7 @@ class Folder:
     train: Count | None = None
     validation: Count | None = None
     test: Count | None = None
+    unreadable: Unreadable = field(default="refuse", metadata=NOT_HASHED)  # refused, or the same images
 
     def load(self, part: str) -> Split:
         """Return a part of the folder."""
@@ -55,6 +58,7 @@ class Folder:
             fit=self.fit,
             group=self.group,
             labelled=self.labelled,
+            unreadable=self.unreadable,
         )
 
     def _location(self) -> Location:
@@ -63,8 +67,8 @@ class Folder:
             raise DataError(f"the folder {self.path!r} does not exist")
         if parquet := find_parquet(folder, source):
             return locate("parquet", parquet, f"folder {self.path}")
-        if images := find_images(folder, source):
-            return locate("images", images, f"folder {self.path}")
+        if tree := find_tree(folder, source, f"folder {self.path}"):
+            return tree
         raise DataError(
             f"the folder {self.path!r} holds neither parquet files named by split (train-*.parquet) "
             "nor images in one folder per class"

@@ -11,7 +11,8 @@ from pellucid.errors import DataError
 def advice(source: Source) -> str:
     """Return how one gets a data set, as the end of a sentence."""
     files = " and ".join(f"{source.name}/{names[0]}-*.parquet" for names in (source.train, source.test))
-    return f"connect to the hub, or set {VARIABLE} or --data-root to a folder that holds {files}"
+    tree = ", or its image files with one folder per class in place of them" if source.tree else ""
+    return f"connect to the hub, or set {VARIABLE} or --data-root to a folder that holds {files}{tree}"
 
 
 @functools.lru_cache(maxsize=64)

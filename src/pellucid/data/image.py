@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pellucid.errors import DataError
 
-Fit = Literal["stretch", "crop"]
+Fit = Literal["stretch", "crop", "centre"]
 GREY = ("1", "L")
 ORIENTATION = 0x0112  # the EXIF tag that says how a camera was held; from 5 on, sides are swapped
 
@@ -23,7 +23,8 @@ class Form:
     """What every image of a set is turned into: channels (1 or 3), height and width.
 
     `resize` False means that images of another size are refused. fit="stretch" scales both sides,
-    "crop" scales the shorter side and takes the centre; both bilinearly. `shown` takes images as viewers show
+    "crop" scales the shorter side and takes the centre, "centre" takes the largest centre of the size's proportions and
+    scales that; all bilinearly. `shown` takes images as viewers show
     them: turned as their EXIF data say, transparent pixels on white. Without it, as data sets are read, pixels
     stay as they are stored, whatever their transparency.
     """
@@ -47,7 +48,7 @@ def decode(data: bytes | None, form: Form, where: str) -> NDArray[np.uint8]:
     """Return one image as pixels (C, H, W); raise DataError if it is unreadable or of another size."""
     image = open_image(data, where)
     height, width = form.size
-    if image.mode.startswith(("I", "F")):
+    if is_deep(image):
         raise DataError(f"{where} has more than 8 bits per value (mode {image.mode}): convert it to 8 bits")
     found = shown_size(image) if form.shown else (image.height, image.width)
     if not form.resize and found != form.size:
@@ -64,6 +65,29 @@ def decode(data: bytes | None, form: Form, where: str) -> NDArray[np.uint8]:
         raise DataError(f"{where} is truncated or corrupt; fetch it again or take it out") from None
     pixels = np.asarray(image)
     return pixels[None] if form.channels == 1 else pixels.transpose(2, 0, 1)
+
+
+def is_deep(image: Image.Image) -> bool:
+    """Say whether an image has more than 8 bits per value."""
+    return image.mode.startswith(("I", "F"))
+
+
+def too_small(image: Image.Image, least: int) -> str | None:
+    """Return why an image cannot be used if one of its sides is below `least`, else None; only its header is read."""
+    return f"{image.height}x{image.width}, smaller than {least}" if min(image.size) < least else None
+
+
+def fault(data: bytes | None) -> str | None:
+    """Return why an image cannot be read, None if it can: it is read to its end, JPEG at an eighth of its size."""
+    try:
+        image = Image.open(io.BytesIO(data or b""))
+        if is_deep(image):
+            return f"more than 8 bits per value (mode {image.mode})"
+        image.draft("L", (1, 1))
+        image.load()
+    except Exception as error:  # as above
+        return f"not readable: {type(error).__name__}"
+    return None
 
 
 def orientation(image: Image.Image) -> int:
@@ -91,11 +115,17 @@ def as_shown(image: Image.Image) -> Image.Image:
 
 
 def fitted(image: Image.Image, height: int, width: int, fit: Fit) -> Image.Image:
-    """Return the image at the given size; fit="crop" keeps its proportions and takes the centre."""
+    """Return the image at the given size; fit="crop" and "centre" keep its proportions and take the centre."""
     if image.size == (width, height):
         return image
     if fit == "stretch":
         return image.resize((width, height), Image.Resampling.BILINEAR)
+    if fit == "centre":
+        share = min(image.width / width, image.height / height)
+        inner = (max(1, round(width * share)), max(1, round(height * share)))
+        left, top = (image.width - inner[0]) // 2, (image.height - inner[1]) // 2
+        centre = image.crop((left, top, left + inner[0], top + inner[1]))
+        return centre.resize((width, height), Image.Resampling.BILINEAR)
     scale = max(width / image.width, height / image.height)
     inner = (max(width, round(image.width * scale)), max(height, round(image.height * scale)))
     left, top = (inner[0] - width) // 2, (inner[1] - height) // 2
@@ -115,6 +145,6 @@ def name_of_row(where: Sequence[str], row: int) -> str:
     return where[row] if len(where) > 1 else f"image {row} of {where[0]}"
 
 
-def all_grey(column: Any, where: Sequence[str]) -> bool:
-    """Say whether every image of an Arrow column is grey; only headers are read."""
-    return all(open_image(cell.as_py(), name_of_row(where, i)).mode in GREY for i, cell in enumerate(column))
+def all_grey(column: Any, rows: Tensor, where: Sequence[str]) -> bool:
+    """Say whether these images of an Arrow column are all grey; only headers are read."""
+    return all(open_image(column[row].as_py(), name_of_row(where, row)).mode in GREY for row in rows.tolist())

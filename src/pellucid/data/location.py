@@ -9,7 +9,7 @@ from typing import Literal
 from pellucid.data.source import Role, Source
 from pellucid.errors import DataError
 
-ROLES: tuple[Role, ...] = ("train", "validation", "test")
+ROLES: tuple[Role, ...] = ("train", "validation", "test", "extra")
 IMAGES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"})
 SHARD = re.compile(r"-(\d{5})-of-(\d{5})")
 
@@ -18,7 +18,8 @@ SHARD = re.compile(r"-(\d{5})-of-(\d{5})")
 class Location:
     """The files of a data set, per published split, with a stamp that changes when a file does.
 
-    `published` names the splits that there are, of which only some may have been fetched.
+    `published` names the splits that there are, of which only some may have been fetched; `folders` are the class
+    folders of a tree, in the order of their labels.
     """
 
     layout: Literal["parquet", "images"]
@@ -26,6 +27,7 @@ class Location:
     stamps: tuple[tuple[int, int], ...]
     source: str
     published: tuple[Role, ...]
+    folders: tuple[str, ...] = ()
 
     @property
     def roles(self) -> tuple[Role, ...]:
@@ -33,7 +35,9 @@ class Location:
         return tuple(role for role, _ in self.splits)
 
     def files(self, role: Role) -> tuple[Path, ...]:
-        """Return the files of one split."""
+        """Return the files of one split; raise DataError if there are none."""
+        if role not in self.roles:
+            raise DataError(f"there is no {role} split in {self.source}")
         return dict(self.splits)[role]
 
 
@@ -42,11 +46,12 @@ def locate(
     found: dict[Role, tuple[Path, ...]],
     source: str,
     published: tuple[Role, ...] | None = None,
+    folders: tuple[str, ...] = (),
 ) -> Location:
     """Return the location of the files found, stamped with their sizes and times."""
     states = [path.stat() for files in found.values() for path in files]
     stamps = tuple((state.st_size, state.st_mtime_ns) for state in states)
-    return Location(layout, tuple(found.items()), stamps, source, published or tuple(found))
+    return Location(layout, tuple(found.items()), stamps, source, published or tuple(found), folders)
 
 
 def find_parquet(folder: Path, source: Source) -> dict[Role, tuple[Path, ...]]:
@@ -82,22 +87,10 @@ def _check_complete(files: list[Path]) -> None:
             raise DataError(f"{files[0].parent} lacks the part {missing[0]} of {files[0].name}: fetch it again")
 
 
-def find_images(folder: Path, source: Source) -> dict[Role, tuple[Path, ...]]:
-    """Return the image files per split of a tree with one folder per class, split folders above or not."""
-    found: dict[Role, tuple[Path, ...]] = {}
-    for role in ROLES:
-        home = next((folder / name for name in source.names(role) if (folder / name).is_dir()), None)
-        if home is not None and (files := _tree_files(home)):
-            found[role] = files
-    if found:
-        return found
-    files = _tree_files(folder)
-    return {"train": files} if files else {}
-
-
-def _tree_files(home: Path) -> tuple[Path, ...]:
-    classes = sorted(path for path in home.iterdir() if path.is_dir() and not path.name.startswith("."))
-    return tuple(path for folder in classes for path in sorted(folder.iterdir()) if is_image(path))
+def files_below(folder: Path) -> tuple[Path, ...]:
+    """Return all visible image files below a folder, in the order of their paths."""
+    files = (file for file in folder.rglob("*") if is_image(file))
+    return tuple(sorted(f for f in files if not any(part.startswith(".") for part in f.relative_to(folder).parts)))
 
 
 def is_image(path: Path) -> bool:

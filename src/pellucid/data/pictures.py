@@ -11,7 +11,7 @@ from pydantic import BeforeValidator
 from pellucid.data.assemble import hold
 from pellucid.data.folder import Size
 from pellucid.data.image import GREY, Fit, Form, open_image, shown_size
-from pellucid.data.location import IMAGES, Location, is_image, locate
+from pellucid.data.location import IMAGES, Location, files_below, locate
 from pellucid.data.split import Split, check_part
 from pellucid.data.table import Table, read_images
 from pellucid.data.whole import sha256_of
@@ -73,14 +73,10 @@ class Pictures:
             return path.parent, (path,)
         if not path.is_dir():
             raise DataError(f"there is neither a file nor a folder {self.path!r}")
-        files = tuple(sorted(file for file in path.rglob("*") if is_image(file) and not _hidden(file, path)))
+        files = files_below(path)
         if not files:
             raise DataError(f"the folder {self.path!r} holds no images ({known})")
         return path, files
-
-
-def _hidden(file: Path, home: Path) -> bool:
-    return any(part.startswith(".") for part in file.relative_to(home).parts)
 
 
 @functools.lru_cache(maxsize=4)

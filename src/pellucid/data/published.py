@@ -10,6 +10,7 @@ from pellucid.data.location import Location, find_parquet, locate
 from pellucid.data.root import data_root
 from pellucid.data.source import Role, Source
 from pellucid.data.split import Split, check_part
+from pellucid.data.tree import find_tree
 from pellucid.errors import DataError
 from pellucid.spec import Count
 
@@ -20,6 +21,7 @@ class Published:
 
     `train`, `validation` and `test` keep the first n images of a part. `revision` pins a state of the hub's
     files. Files are looked for in the data root, in the folder of the set's name, and fetched otherwise.
+    A set with options says by `described` what they make of its source.
     """
 
     source: ClassVar[Source]
@@ -32,26 +34,39 @@ class Published:
     def load(self, part: str) -> Split:
         """Return a part of the set; raise DataError if it is missing, unreadable or too small."""
         check_part(part)
-        location = local(self.source) or from_hub(self.source, part, self.revision)
-        return assemble(self.source, location, part, getattr(self, part))
+        source = self.described()
+        location = local(source) or from_hub(source, needed(source, part), self.revision)
+        return assemble(source, location, part, getattr(self, part))
+
+    def described(self) -> Source:
+        """Return what is known of the set, with its options."""
+        return self.source
 
 
 def local(source: Source) -> Location | None:
     """Return the set's files in the data root; None if they are not there."""
     root = data_root()
-    for name in dict.fromkeys([source.name, source.name.replace("_", "-")]):
-        if root is not None and (found := find_parquet(root / name, source)):
+    if root is None:
+        return None
+    for name in source.homes:
+        if found := find_parquet(root / name, source):
             return locate("parquet", found, f"local folder {name}: {_names(found)}")
+        if source.tree and (tree := find_tree(root / name, source, f"local folder {name}: one folder per class")):
+            return tree
     return None
 
 
-def from_hub(source: Source, part: str, revision: str | None) -> Location:
-    """Return the files that a part needs, fetched from the hub."""
-    role: Role = "train" if part == "validation" and not source.validation else part
-    folder, resolved = download(source, (role,), revision)
-    found = {r: files for r, files in find_parquet(folder, source).items() if r == role}
-    if not found:
-        raise DataError(f"{source.hub} has no parquet files of its {role} split on the hub: {advice(source)}")
+def needed(source: Source, part: str) -> tuple[Role, ...]:
+    """Return the published splits that a part is made from."""
+    return ("train",) if part == "validation" and not source.validation else (part,)
+
+
+def from_hub(source: Source, roles: tuple[Role, ...], revision: str | None) -> Location:
+    """Return the files of some published splits, fetched from the hub."""
+    folder, resolved = download(source, roles, revision)
+    found = {role: files for role, files in find_parquet(folder, source).items() if role in roles}
+    if missing := [role for role in roles if role not in found]:
+        raise DataError(f"{source.hub} has no parquet files of its {missing[0]} split on the hub: {advice(source)}")
     published: tuple[Role, ...] = ("train", "validation", "test") if source.validation else ("train", "test")
     return locate("parquet", found, f"{source.hub}@{resolved}: {_names(found)}", published)
 

@@ -1,4 +1,4 @@
-"""One part of a data set: images as 8-bit pixels, labels, and where they come from."""
+"""One part of a data set: images, labels, and where they come from."""
 
 from dataclasses import dataclass, replace
 
@@ -15,13 +15,16 @@ PARTS = ("train", "validation", "test")
 class Split:
     """Images (N, C, H, W) with labels (N,) and class names; `images(rows)` gives float32 in [0, 1].
 
-    `pixels` are uint8; for sets too large for memory they are an `Encoded`, indexed by rows in the same way.
-    `value_range` is the range of the data in the papers' units: pixel value v of the papers is
-    low + (high - low) * x. `cut` says in words which part of which published split this is; `sha256` is over
-    pixels and labels (encoded images and labels where `pixels` is an `Encoded`), and masks where there are any.
+    `pixels` are uint8; for sets too large for memory they are an `Encoded`, indexed by rows in the same way. Values
+    that 8 bits cannot hold are float32, in the papers' units. `value_range` is the range of the data in those units:
+    pixel value v of the papers is low + (high - low) * x. `cut` says in words which part of which published split
+    this is; `sha256` is over pixels and labels (encoded images and labels where `pixels` is an `Encoded`; the 8-bit
+    pixels that they were made from where they are float32), and masks where there are any.
     `masks`, bool (N, H, W), say exactly which pixels are the object's, in sets that know. `labelled` False means
     that the images came without classes: labels are all 0 then and say nothing, nor do `classes`. `names` are
-    the images' file names, for titles, in sets that have them.
+    the images' file names, for titles, in sets that have them. `skipped` names the images that were left out of the
+    published split, each with the reason. Pixels have a frame of `margin` on each side, which images have only when it
+    is asked for: random crops are taken from the framed ones, and without it one sees the centre.
     Loaded splits are shared between callers: their tensors are read, never written.
     """
 
@@ -37,20 +40,39 @@ class Split:
     masks: Tensor | None = None
     labelled: bool = True
     names: tuple[str, ...] | None = None
+    skipped: tuple[str, ...] = ()
+    margin: int = 0
 
     def __len__(self) -> int:
         return len(self.labels)
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Channels, height and width."""
+        """Channels, height and width of the images, without the frame."""
         c, h, w = self.pixels.shape[1:]
-        return c, h, w
+        return c, h - 2 * self.margin, w - 2 * self.margin
 
-    def images(self, rows: Tensor | slice | None = None) -> Tensor:
-        """Return float32 images in [0, 1], of some rows or of all."""
+    def images(self, rows: Tensor | slice | None = None, *, framed: bool = False) -> Tensor:
+        """Return float32 images in [0, 1], of some rows or of all; `framed` with the frame for random crops."""
         chosen = self.pixels[slice(None) if rows is None else rows]
-        return chosen.to(torch.float32) / 255
+        if self.margin and not framed:
+            chosen = chosen[..., self.margin : -self.margin, self.margin : -self.margin]
+        if not chosen.is_floating_point():
+            return chosen.to(torch.float32) / 255
+        low, high = self.value_range
+        return ((chosen - low) / (high - low)).clamp(0, 1)
+
+    def at(self, rows: Tensor, sha256: str, cut: str) -> "Split":
+        """Return some images of the split, in the order of their rows (n,), under a name of their own."""
+        return replace(
+            self,
+            pixels=self.pixels[rows],
+            labels=self.labels[rows],
+            masks=None if self.masks is None else self.masks[rows],
+            names=None if self.names is None else tuple(self.names[row] for row in rows.tolist()),
+            sha256=sha256,
+            cut=cut,
+        )
 
     def to(self, device: torch.device | str) -> "Split":
         """Return the split with pixels, labels and masks on a device."""

@@ -18,7 +18,7 @@ from pellucid.errors import DataError
 
 @dataclass(frozen=True)
 class Table:
-    """Encoded images as an Arrow column of bytes, int64 labels (N,), class names and groups if there are any.
+    """Encoded images as an Arrow column of bytes (or `Files`), int64 labels (N,), class names and groups if any.
 
     `where` names the images in errors: one name for all, or one per image.
     """
@@ -36,7 +36,7 @@ def read_parquet(files: Sequence[Path], source: Source, where: str) -> Table:
     if not pieces:
         raise DataError(f"{where} is empty")
     images = pa.chunked_array([chunk for piece in pieces for chunk in piece.images.chunks], pa.large_binary())
-    if images.null_count:
+    if images.null_count and source.unreadable == "refuse":
         raise DataError(f"{where} has images without bytes: the files must hold the encoded images")
     groups = [piece.group for piece in pieces if piece.group is not None]
     return Table(
@@ -71,12 +71,15 @@ def columns(schema: Any, name: str, source: Source) -> tuple[str, str | None, tu
     """Return the image column, the label column and the class names of a schema.
 
     The first Image and the first ClassLabel feature where the file says what its columns mean; else the first
-    column of bytes and the first of whole numbers that is not the group. Raises DataError if there is none.
+    column of bytes and the first of whole numbers that is not the group. The source's own label column comes before
+    both. Raises DataError if there is none.
     """
     features = _features(schema)
     image = next((c for c, f in features.items() if f.get("_type") == "Image" and c in schema.names), None)
     label = next((c for c, f in features.items() if f.get("_type") == "ClassLabel" and c in schema.names), None)
-    classes = tuple(str(part) for part in features[label].get("names") or ()) if label else ()
+    if source.label in schema.names:
+        label = source.label
+    classes = tuple(str(part) for part in features.get(label, {}).get("names") or ()) if label else ()
     image = image or next((field.name for field in schema if _holds_bytes(field.type)), None)
     numbers = [field.name for field in schema if pa.types.is_integer(field.type) and field.name != source.group]
     label = label or next(iter(numbers), None)
@@ -121,15 +124,38 @@ def superclass(labels: Tensor, source: Source) -> Tensor:
     return ids
 
 
-def read_images(files: Sequence[Path], names: tuple[str, ...]) -> Table:
+@dataclass(frozen=True)
+class Files:
+    """Stands in for an Arrow column of encoded images: a file is read when its bytes are asked for."""
+
+    paths: tuple[Path, ...]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, row: int) -> "File":
+        return File(self.paths[row])
+
+
+@dataclass(frozen=True)
+class File:
+    """One cell of `Files`."""
+
+    path: Path
+
+    def as_py(self) -> bytes:
+        """Return the file's bytes; raise DataError if it cannot be read."""
+        try:
+            return self.path.read_bytes()
+        except OSError as error:
+            raise DataError(f"{self.path} cannot be read ({type(error).__name__})") from None
+
+
+def read_images(files: Sequence[Path], names: Sequence[str]) -> Table:
     """Read a split of a tree with one folder per class; `names` are the class folders of all splits.
 
-    Without names the images have no labels: all get label 0.
+    Without names the images have no labels: all get label 0. The files themselves are read when they are asked for.
     """
-    try:
-        images = pa.array([path.read_bytes() for path in files], pa.large_binary())
-    except OSError as error:
-        raise DataError(f"{error.filename} cannot be read ({type(error).__name__})") from None
     numbers = {name: number for number, name in enumerate(names)}
     labels = torch.tensor([numbers[path.parent.name] if names else 0 for path in files], dtype=torch.int64)
-    return Table(images, labels, names, None, tuple(str(path) for path in files))
+    return Table(Files(tuple(files)), labels, tuple(names), None, tuple(str(path) for path in files))

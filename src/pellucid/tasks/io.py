@@ -144,6 +144,7 @@ class Io:
             "cut": split.cut,
             "source": split.source,
             "value_range": list(split.value_range),
+            **({"skipped": list(split.skipped)} if split.skipped else {}),
         }
         return split
 

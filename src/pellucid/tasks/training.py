@@ -127,7 +127,7 @@ class Train:
                 f"({name_of(self.average)}) as well; ema can be chosen from"
             )
         if not isinstance(getattr(self.stop, "like", None), Train | None):
-            raise SpecError("task train.stop: like must be a training (task train), whose logged figures are the target")
+            raise SpecError("task train.stop: like must be a training, whose logged figures are the target")
         object.__setattr__(self, "defence", with_teachers(self.defence, self._teacher))
         try:
             for teacher in inputs(self.defence):
