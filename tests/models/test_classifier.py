@@ -4,7 +4,7 @@ from torch import nn
 
 from pellucid.errors import InputError
 from pellucid.maths import counted
-from pellucid.models import Classifier
+from pellucid.models import Classifier, PerImage, SmallCNN
 
 
 class Pooled(Classifier):
@@ -31,6 +31,23 @@ def test_the_base_normalises_per_channel():
 def test_without_normalisation_images_come_through_unchanged():
     assert torch.equal(Pooled().feature_map(IMAGES), IMAGES)
     torch.testing.assert_close(Pooled(mean=0.5, std=0.5).feature_map(IMAGES), 2 * IMAGES - 1)
+
+
+def test_each_image_may_be_standardised_by_itself():
+    """Against numpy's mean and deviation; flat images, whose deviation is 0, become black and not NaN."""
+    spec = PerImage(network=SmallCNN())
+    network = spec.build(3, (28, 28), 10)
+    images = torch.rand(4, 3, 28, 28, generator=torch.Generator().manual_seed(0))
+    images[1], images[2] = 0.25, images[2] * 1e-4
+    expected = [(x - x.mean()) / max(float(x.numpy().std()), (3 * 28 * 28) ** -0.5) for x in images]
+    torch.testing.assert_close(network.normalise(images), torch.stack(expected), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(network(images[:1]), network(images)[:1], atol=1e-5, rtol=1e-4)
+    flat = torch.full((2, 3, 28, 28), 0.5, requires_grad=True)
+    network(flat).sum().backward()
+    assert flat.grad.isfinite().all()
+    plain = spec.network.build(3, (28, 28), 10)
+    plain.load_state_dict(network.state_dict())
+    torch.testing.assert_close(plain(torch.stack(expected)[:1]), network(images)[:1], atol=1e-4, rtol=1e-3)
 
 
 def test_normalisation_is_part_of_the_weights():

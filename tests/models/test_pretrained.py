@@ -9,9 +9,9 @@ from safetensors.torch import save_file
 from pellucid.errors import CheckpointError, InputError
 from pellucid.models import ResNet18, load_classifier, load_torchvision, save_classifier
 from pellucid.models.checkpoint import CONFIG
-from pellucid.models.pretrained import read_tensors
 from pellucid.rng import global_seed
 from pellucid.spec import digest, from_dict, to_dict
+from pellucid.weights import read_tensors
 
 SPEC = ResNet18(stem="imagenet", width=2, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 IMAGES = torch.linspace(0, 1, 2 * 3 * 16 * 16).view(2, 3, 16, 16)

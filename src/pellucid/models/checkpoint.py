@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
-from torch import Tensor, nn
+from safetensors.torch import save
 
 from pellucid.errors import CheckpointError, InputError
 from pellucid.models.classifier import Classifier
 from pellucid.spec import from_dict, to_dict
+from pellucid.weights import load_weights as load_weights  # also read from here, beside load_classifier
+from pellucid.weights import read_weights
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 
@@ -29,41 +29,6 @@ def save_classifier(
     model = {key: value for key, value in to_dict(spec).items() if key not in elsewhere}
     config = {"model": model, "shape": list(shape), "classes": list(classes)}
     (folder / CONFIG).write_text(json.dumps(config, indent=1))
-
-
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """Read tensors from a safetensors file; raise CheckpointError for anything else, pickles included."""
-    if not path.is_file():
-        raise CheckpointError(f"there is no weights file {path}")
-    if is_pickle(path):
-        raise CheckpointError(f"{path} is a pickle (.pt/.pth), which can run code when read; convert it to safetensors")
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(f"{path} is corrupt or truncated ({error})") from None
-
-
-def is_pickle(path: Path) -> bool:
-    """Say whether a file starts as those of torch.save do, and not as safetensors: a length, then a table."""
-    with open(path, "rb") as file:
-        start = file.read(9)
-    return (start[:1] == b"\x80" or start[:2] == b"PK") and start[8:] != b"{"
-
-
-def load_weights(network: nn.Module, weights: dict[str, Tensor], origin: str) -> None:
-    """Load weights into a network; raise CheckpointError that names the first difference if they do not fit."""
-    own = network.state_dict()
-    for key in sorted(own.keys() | weights.keys()):
-        have = tuple(weights[key].shape) if key in weights else "missing"
-        need = tuple(own[key].shape) if key in own else "not part of it"
-        if have != need:
-            raise CheckpointError(f"{origin} is of another network: {key} is {have} in the file, {need} in the network")
-    bad = next((key for key, value in weights.items() if not bool(torch.isfinite(value).all())), None)
-    if bad is not None:
-        raise CheckpointError(f"{origin} is not usable: {bad} is not finite, as after training that blew up")
-    if "std" in weights and bool((weights["std"] <= 0).any()):
-        raise CheckpointError(f"{origin} is not usable: std must be positive")
-    network.load_state_dict(weights)
 
 
 def load_classifier(path: str | Path, *, device: str | torch.device = "cpu") -> Classifier:

@@ -34,6 +34,18 @@ def he_initialise(network: nn.Module) -> None:
             nn.init.zeros_(layer.bias)
 
 
+def standardised(x: Tensor) -> Tensor:
+    """Return images (N, C, H, W), each with mean 0 and deviation 1 over all its values, or nearly flat: see PerImage.
+
+    >>> standardised(torch.tensor([0.0, 0.0, 1.0, 1.0]).view(1, 1, 2, 2)).flatten()
+    tensor([-1., -1.,  1.,  1.])
+    """
+    values = x.flatten(1)
+    centred = values - values.mean(1, keepdim=True)
+    deviation = (centred.square().mean(1, keepdim=True) + torch.finfo(x.dtype).tiny).sqrt()
+    return (centred / deviation.clamp_min(max(1, values.shape[1]) ** -0.5)).view_as(x)
+
+
 class Classifier(nn.Module):
     """A network from images x (N, C, H, W) in [0, 1] to logits (N, K) that owns its normalisation.
 
@@ -47,6 +59,7 @@ class Classifier(nn.Module):
     head: nn.Linear | None
     channels: int | None  # of the images it takes, where that is known
     feature_layer: str | None = None  # the layer to look at, of a foreign network
+    per_image: bool = False  # whether each image is standardised by its own mean and deviation first
 
     def __init__(
         self,
@@ -84,10 +97,13 @@ class Classifier(nn.Module):
         return self
 
     def normalise(self, x: Tensor) -> Tensor:
-        """Return (x - mean) / std, per channel; raise InputError for images that the network cannot take."""
+        """Return (x - mean) / std, per channel; raise InputError for images that the network cannot take.
+
+        Where `per_image` is set, x is first standardised image by image (see `PerImage`).
+        """
         if x.ndim != 4 or x.shape[1] != (self.channels or x.shape[1]):
             raise InputError(f"the network takes images (N, {self.channels or 'C'}, H, W); got shape {tuple(x.shape)}")
-        out = (x - self.mean) / self.std
+        out = (standardised(x) if self.per_image else x).sub(self.mean) / self.std
         cast = torch.is_autocast_enabled(x.device.type) and out.dtype != torch.float64  # which autocast leaves alone
         first = next(self.parameters(), None)
         if first is not None and not cast and all(p.dtype != out.dtype for p in self.parameters()):

@@ -1,67 +1,12 @@
 """Weights that somebody else trained, under torchvision's names."""
 
-import hashlib
 import logging
-import re
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
-from pellucid.errors import CheckpointError
-from pellucid.models.checkpoint import is_pickle, load_weights, read_weights
 from pellucid.models.classifier import Classifier
+from pellucid.weights import load_weights, local_file, read_tensors
 
 log = logging.getLogger("pellucid.models")
-
-_ADDRESS = re.compile(r"hf://(?P<repo>[^/@]+/[^/@]+)/(?P<file>[^@]+)(@(?P<revision>.+))?")
-
-
-def local_file(place: str | Path) -> Path:
-    """Return a file that is here, or one of the Hugging Face hub, hf://OWNER/NAME/FILE[@REVISION], fetched.
-
-    Raises CheckpointError where there is none.
-    """
-    if not str(place).startswith("hf://"):
-        if not Path(place).is_file():
-            raise CheckpointError(f"there is no weights file {place}")
-        return Path(place)
-    address = _ADDRESS.fullmatch(str(place))
-    if address is None:
-        raise CheckpointError(f"{place} names no file of the hub: write hf://OWNER/NAME/FILE, with @REVISION if wanted")
-    try:
-        from huggingface_hub import hf_hub_download  # late: only who downloads pays for the import
-
-        return Path(hf_hub_download(address["repo"], address["file"], revision=address["revision"]))
-    except Exception as error:  # the client raises errors of its own, of its HTTP library and of the system
-        raise CheckpointError(
-            f"{place} could not be fetched ({type(error).__name__}): see that the name is right and that the hub can "
-            "be reached, or name a file that is here"
-        ) from error
-
-
-def content_digest(place: str | Path) -> str:
-    """Return the SHA-256 (hex) of a file, here or on the hub."""
-    with open(local_file(place), "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read tensors from a safetensors file, or from torch.save's without running any code that lies in it.
-
-    Raises CheckpointError for what holds code or anything but named tensors, and for what is damaged.
-    """
-    if not is_pickle(path):
-        return read_weights(path)
-    try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # of the unpickler, of the archive, of the system
-        raise CheckpointError(
-            f"{path} is damaged, or holds more than tensors, whose reading could run code ({error!s:.100})"
-        ) from None
-    if not isinstance(found, dict) or not all(isinstance(v, Tensor) and isinstance(k, str) for k, v in found.items()):
-        raise CheckpointError(f"{path} is no table of named tensors (a state_dict); save that alone")
-    return {key: value.detach() for key, value in found.items()}
 
 
 def load_torchvision(network: Classifier, place: str | Path) -> None:

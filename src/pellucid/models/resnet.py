@@ -6,11 +6,12 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator
 from torch import Tensor, nn
 
-from pellucid.errors import CheckpointError, SpecError
+from pellucid.errors import SpecError
 from pellucid.models.activation import Activation, activation_layer
 from pellucid.models.classifier import Classifier, PerChannel, building, he_initialise
-from pellucid.models.pretrained import content_digest, load_torchvision
+from pellucid.models.pretrained import load_torchvision
 from pellucid.spec import NOT_HASHED, Count, read_sequence, register, title
+from pellucid.weights import content_digest, described_file
 
 Blocks = Annotated[tuple[Count, ...], BeforeValidator(read_sequence)]
 
@@ -120,7 +121,5 @@ class ResNet18:
         with building(self):
             network = ResNetwork(channels, classes, self)
         if self.sha256:
-            if content_digest(self.weights) != self.sha256:
-                raise CheckpointError(f"{self.weights} is not the file it was when the network was described")
-            load_torchvision(network, self.weights)
+            load_torchvision(network, described_file(self.weights, self.sha256))
         return network
