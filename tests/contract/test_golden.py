@@ -27,6 +27,7 @@ from .worlds import lively, numbers, pictures, refill, smooth
 
 FOLDER = Path(__file__).parent / "golden"
 RENEW = bool(os.environ.get("PELLUCID_RENEW_GOLDEN"))
+KINDS = ("attack", "interpreter", "defence", "model", "transform")
 COMMAND = "PELLUCID_RENEW_GOLDEN=1 pytest tests/contract/test_golden.py"
 LABELS = torch.arange(4) % 3
 
@@ -47,6 +48,8 @@ def outcome(method: Any) -> list[float]:
         refill(model, seed=19, gain=1.5).double().eval()
         return summary(model(pictures(3, channels=2, size=(20, 16))))
     model, x = smooth(), pictures(4)
+    if kind == "transform":
+        return summary(method(pictures(4, channels=3), rng=Stream(4)))
     if kind == "attack":
         return summary(method(model, x, LABELS, rng=Stream(4)))
     if kind == "interpreter":
@@ -80,7 +83,7 @@ def differences(stored: dict[str, list[float]], found: dict[str, list[float]]) -
 
 @pytest.mark.parametrize(
     "cls",
-    [pytest.param(cls, id=f"{k}-{n}") for k in ("attack", "interpreter", "defence", "model") for n, cls in entries(k)],
+    [pytest.param(cls, id=f"{k}-{n}") for k in KINDS for n, cls in entries(k)],
 )
 def test_golden_numbers(cls: type) -> None:
     method, version = in_norms(cls)[0], getattr(cls, "version", 1)

@@ -8,6 +8,7 @@ import pytest
 from pellucid.attacks import FGSM, PGD
 from pellucid.protocols import Attack, AttackField, InterpreterField
 from pellucid.spec import Flag, member
+from pellucid.transforms import LowPass
 
 from .defence_checks import Offset
 from .tiny import choices, in_norms, options, resized, substituted, tiny
@@ -55,6 +56,11 @@ def test_every_norm_and_choice_is_found() -> None:
         "flag=False",
     ]
     assert choices(FGSM, "target") == ("next", "random", "runner_up", "least_likely")
+
+
+def test_one_of_several_ways_to_say_it_is_filled() -> None:
+    assert tiny(LowPass).radius is not None
+    assert tiny(LowPass, share=0.5).radius is None
 
 
 def test_attacks_are_replaced_at_any_depth() -> None:

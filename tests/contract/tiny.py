@@ -16,6 +16,8 @@ import pytest
 from pellucid.errors import SpecError
 from pellucid.spec import Member, entries, kind_of, lookup, name_of
 
+from .worlds import stylizer_file
+
 _LOOPS = ("steps", "iterations", "max_steps", "max_iterations")
 COSTS = dict.fromkeys((*_LOOPS, "samples", "points", "passes"), 3)
 COSTS |= {"blocks": 1, "depth": 10, "widen": 1}  # of networks
@@ -38,6 +40,10 @@ NEEDED: Mapping[str, Any] = {
     "at": (0.5,),
     "factors": (0.1,),
     "accuracy": 0.8,
+    "p": 8.0,
+    "k": 2,
+    "radius": 2.0,
+    "weights": stylizer_file,  # made where it is needed
     **COSTS,
 }
 MEMBERS = {
@@ -48,10 +54,16 @@ MEMBERS = {
     "ramp": "linear",
     "schedule": "cosine",
     "augmentation": "crop_and_flip",
+    "transform": "saturation",
+    "data": "digits",
     "average": "ema",
     "stop": "patience",
 }
 MORE_VALUES: Mapping[str, tuple[Any, ...]] = {"restarts": (2,)}
+# A class that has all fields of a group, each None by default, is given the first.
+EITHER = (("radius", "share"), ("accuracy", "like"), ("weights", "fitted"))
+# What a class fills in by itself where it is not given, and may depend on another choice.
+FILLED: Mapping[str, Any] = {"eps": None, "styles_sha256": ""}
 
 
 def tiny(cls: type, **given: Any) -> Any:
@@ -63,6 +75,9 @@ def tiny(cls: type, **given: Any) -> Any:
         if no_default and field.init and field.name not in filled:
             norm = filled.get("norm", getattr(cls, "norm", None))  # a field, or one norm for the whole class
             filled[field.name] = _value(cls, field.name, hints[field.name], norm)
+    for names in EITHER:
+        if all(has_field(cls, name) for name in names) and filled.keys().isdisjoint(names):
+            filled[names[0]] = _needed(names[0])
     try:
         return resized(cls(**filled), COSTS, only_down=True)
     except SpecError as error:
@@ -81,7 +96,12 @@ def _value(cls: type, name: str, hint: Any, norm: str | None) -> Any:
             f"{cls.__name__}.{name} has no default and no small value for it is known: "
             "give it a default, or add the name to NEEDED in tests/contract/tiny.py"
         )
-    return NEEDED[name]
+    return _needed(name)
+
+
+def _needed(name: str) -> Any:
+    value = NEEDED[name]
+    return value() if callable(value) else value
 
 
 def _member_kind(hint: Any) -> str | None:
@@ -167,9 +187,10 @@ def cases(kind: str) -> list[Any]:
 def options(method: Any) -> Iterator[tuple[str, Any]]:
     """Yield (label, variant) with one listed choice changed at a time; what a class refuses is left out.
 
-    An eps that the class fills in where none is given may depend on the choice, and is filled in anew.
+    What the class fills in where it is not given, such as an eps, may depend on the choice, and is filled in anew.
     """
-    own = {f.name: None for f in dataclasses.fields(method) if f.name == "eps" and f.default is None}
+    fields = dataclasses.fields(method)
+    own = {f.name: f.default for f in fields if f.name in FILLED and f.default == FILLED[f.name]}
     for field in dataclasses.fields(method):
         for value in choices(type(method), field.name) if field.name != "norm" else ():
             if value == getattr(method, field.name):

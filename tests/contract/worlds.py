@@ -3,9 +3,13 @@
 Weights and images come from Pellucid's own counter-based numbers, so that they are the same everywhere.
 """
 
+import atexit
 import contextlib
+import functools
 import math
 import random
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,12 +17,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import save_file
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.nn import functional
 
 from pellucid.models.classifier import Classifier
 from pellucid.rng import Stream, derive, global_seed
+from pellucid.transforms.autoencoder import CompactStylizer, note
 
 SIZE = (8, 6)  # not square, so that swapped axes show
 
@@ -134,6 +140,16 @@ def rough(classes: int = 3) -> Rough:
 def pictures(n: int, dtype: torch.dtype = torch.float64, channels: int = 1, size: tuple[int, int] = SIZE) -> Tensor:
     """Return images away from the ends of the range, so that clipping does not hide a mistake."""
     return (0.3 + 0.4 * numbers(n, channels, *size, seed=3)).to(dtype)
+
+
+@functools.cache
+def stylizer_file() -> str:
+    """Return the path of a small stylizer's weights, which lie in a folder of this process."""
+    folder = tempfile.mkdtemp(prefix="pellucid-contract-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    network = refill(CompactStylizer(width=4, levels=2), seed=23)
+    save_file(network.state_dict(), f"{folder}/stylizer.safetensors", note({"width": 4, "levels": 2}))
+    return f"{folder}/stylizer.safetensors"
 
 
 @torch.no_grad()

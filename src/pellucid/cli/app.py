@@ -14,10 +14,12 @@ from cyclopts import App, CycloptsError
 
 from pellucid import __version__
 from pellucid.cli.attack import attack
+from pellucid.cli.bias import bias
 from pellucid.cli.evaluate import evaluate
 from pellucid.cli.explain import explain
 from pellucid.cli.listing import list_methods
 from pellucid.cli.study import report, study
+from pellucid.cli.stylize import stylize
 from pellucid.cli.sweep import sweep
 from pellucid.cli.train import train
 from pellucid.errors import PellucidError
@@ -58,6 +60,10 @@ Train a network with a defence, attack it, explain it:
 
   pellucid explain net photo.png --classes predicted,runner_up
 
+What two networks still recognise when texture or shape is taken away:
+
+  pellucid bias net aware --data digits --out shapes
+
 The attacks there are, and all about one of them:
 
   pellucid list attack
@@ -79,6 +85,8 @@ app.command(sweep, help_epilogue="")
 app.command(evaluate, help_epilogue="")
 app.command(attack, help_epilogue="")
 app.command(explain, help_epilogue="")
+app.command(bias, help_epilogue="")
+app.command(stylize)
 app.command(report, help_epilogue="")
 app.command(list_methods, name="list", help_epilogue="")
 

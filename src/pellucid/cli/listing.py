@@ -13,8 +13,8 @@ from pellucid.errors import SpecError
 from pellucid.spec import brief, echo
 
 KINDS = (
-    "attack", "interpreter", "visualisation", "defence", "model", "data", "augmentation", "optimiser", "schedule",
-    "ramp", "average", "stop", "task", "study",
+    "attack", "interpreter", "visualisation", "defence", "model", "data", "augmentation", "transform", "optimiser",
+    "schedule", "ramp", "average", "stop", "task", "study",
 )  # fmt: skip
 
 
@@ -22,8 +22,8 @@ def list_methods(
     kind: Annotated[
         str | None,
         Parameter(
-            help="attack, interpreter, visualisation, defence, model, data, augmentation, optimiser, schedule, ramp, "
-            "average, stop, task or study [all]."
+            help="attack, interpreter, visualisation, defence, model, data, augmentation, transform, optimiser, "
+            "schedule, ramp, average, stop, task or study [all]."
         ),
     ] = None,
     name: Annotated[str | None, Parameter(help="One of them, to read its whole documentation.")] = None,

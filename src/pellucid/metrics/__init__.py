@@ -1,7 +1,9 @@
 """Metrics: functions of tensors that say how robust a network is and how stable its explanations are."""
 
 from pellucid.maths.discrepancy import discrepancy, label_free_discrepancy
+from pellucid.metrics.bias import ShapeBias, accuracy_on_correct, shape_bias
 from pellucid.metrics.completeness import CompletenessError, completeness_error
+from pellucid.metrics.contours import contour_correlation
 from pellucid.metrics.faithfulness import FaithfulnessCurve, deletion, insertion
 from pellucid.metrics.gradients import (
     GradientNorms,
@@ -42,6 +44,7 @@ from pellucid.metrics.robustness import (
 from pellucid.metrics.saliency_distance import map_size, saliency_distance
 from pellucid.metrics.sparsity import sparsity
 from pellucid.metrics.statistics import Interval, bootstrap_mean, wilson
+from pellucid.metrics.style import NamedLayers, RandomTextures, colour_matched, edge_correlation, gram, gram_distance
 from pellucid.metrics.unforeseen import CALIBRATED, Calibration, adversarial_test_accuracy, unforeseen_attack_robustness
 
 __all__ = [
@@ -53,21 +56,30 @@ __all__ = [
     "GradientNorms",
     "Histogram",
     "Interval",
+    "NamedLayers",
     "NoiseStability",
+    "RandomTextures",
     "Randomisation",
+    "ShapeBias",
     "Stability",
     "accuracy",
     "accuracy_curve",
+    "accuracy_on_correct",
     "adversarial_grid",
     "adversarial_test_accuracy",
     "average_precision",
     "bootstrap_mean",
     "chance",
+    "colour_matched",
     "completeness_error",
+    "contour_correlation",
     "deletion",
     "discrepancy",
+    "edge_correlation",
     "evidence",
     "gradient_norms",
+    "gram",
+    "gram_distance",
     "insertion",
     "interpretation_discrepancy",
     "jacobian_frobenius_norm",
@@ -86,6 +98,7 @@ __all__ = [
     "rho_adv",
     "roc_auc",
     "saliency_distance",
+    "shape_bias",
     "sparsity",
     "spearman",
     "stability",

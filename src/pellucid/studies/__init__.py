@@ -5,7 +5,17 @@ from typing import Any
 
 from pellucid import tasks as _tasks  # a study's description may hold any task
 from pellucid.errors import SpecError
-from pellucid.studies import boopathy2020, evidence, gallery, jakubovitz2018, ross2018, stability, strength, unforeseen
+from pellucid.studies import (
+    boopathy2020,
+    evidence,
+    gallery,
+    jakubovitz2018,
+    ross2018,
+    stability,
+    strength,
+    unforeseen,
+    zhang2019,
+)
 
 SCALES = ("smoke", "small", "paper")
 STUDIES: dict[str, Callable[[str], Any]] = {
@@ -15,6 +25,7 @@ STUDIES: dict[str, Callable[[str], Any]] = {
     "jakubovitz2018-fraction": jakubovitz2018.fraction,
     "jakubovitz2018-layer": jakubovitz2018.layer,
     "jakubovitz2018-lambda": jakubovitz2018.weight,
+    "zhang2019": zhang2019.study,
     "strength": strength.study,
     "unforeseen": unforeseen.study,
     "stability": stability.study,

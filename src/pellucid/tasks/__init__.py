@@ -6,21 +6,29 @@ from pellucid.tasks.imported import ImportedNetwork
 from pellucid.tasks.io import Io, Options, Task
 from pellucid.tasks.measuring import Evaluate, InputGradients
 from pellucid.tasks.selecting import Selection
+from pellucid.tasks.stylizing import FitStylizer, StyleMeasure, Stylised
 from pellucid.tasks.sweeping import Sweep
 from pellucid.tasks.training import Checkpoint, Train
+from pellucid.tasks.transforming import CueConflict, Sensitivity, Transformed
 
 __all__ = [
     "Checkpoint",
+    "CueConflict",
     "Evaluate",
     "Explain",
+    "FitStylizer",
     "ImportedNetwork",
     "InputGradients",
     "Io",
     "Options",
     "Selection",
+    "Sensitivity",
+    "StyleMeasure",
+    "Stylised",
     "Sweep",
     "Task",
     "Train",
+    "Transformed",
     "Watch",
     "plan",
     "run",

@@ -1,0 +1,274 @@
+"""pellucid stylize fit | apply | sheet | measure."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import App, Parameter
+
+from pellucid.cli.common import Common, Place, export
+from pellucid.cli.fields import apply_words, split_words
+from pellucid.errors import SpecError
+
+stylize = App(
+    name="stylize",
+    help="Paint images in the style of others (AdaIN): texture goes, contours stay.",
+    help_format="plaintext",
+    help_epilogue="",
+)
+
+Words = Annotated[
+    str,
+    Parameter(
+        help="An image or a folder of images, unless --data names a data set; and fields: data.size=64,64, "
+        "styles.part=test, alpha=0.5."
+    ),
+]
+Data = Annotated[str | None, Parameter(help="A data set (pellucid list data), instead of a path.")]
+Styles = Annotated[
+    str,
+    Parameter(
+        help="A folder of paintings (of each the largest centre square; what cannot be read is skipped), or a data set "
+        "with its fields: folder styles.path=..."
+    ),
+]
+Weights = Annotated[
+    str,
+    Parameter(
+        help="The file of pellucid stylize fit, or, with --decoder, of the normalised VGG-19; a path or hf://OWNER/NAME/FILE."
+    ),
+]
+Decoder = Annotated[str | None, Parameter(help="The file of VGG-19's decoder.")]
+StyleSize = Annotated[
+    str, Parameter(help="Side of the paintings of a folder, in pixels: the larger, the finer texture.")
+]
+PartOf = Annotated[str, Parameter(help="train, validation or test.")]
+Images = Annotated[str, Parameter(help="Only the first so many images.")]
+Seed = Annotated[str, Parameter(help="Seed of everything random.")]
+
+
+@stylize.command
+def fit(
+    *words: Annotated[
+        str, Parameter(help="Fields: content.size=64,64, width=32, style_weight=10, encoder_steps=800 ...")
+    ],
+    content: Annotated[str, Parameter(help="A data set (pellucid list data) whose images are to be painted.")],
+    styles: Styles,
+    steps: Annotated[str, Parameter(help="Steps of the decoder.")] = "1500",
+    style_size: StyleSize = "192",
+    seed: Seed = "0",
+    out: Annotated[Place, Parameter(help="The file for the stylizer.")] = Path("stylizer.safetensors"),
+    common: Common = Common(),
+) -> None:
+    """Fit a compact stylizer on your own images and paintings, where VGG-19 and its decoder are not at hand.
+
+    Both data sets' training parts are learned from. The file says what it is, and everything made with it says so too.
+    The same command goes on after an interruption. The file's path is printed last.
+    """
+    from pellucid.spec import from_dict
+    from pellucid.transforms.stylize import FITTED
+
+    paths, fields = split_words(words)
+    if paths:
+        raise SpecError(f"{paths[0]} belongs to nothing here; name the images by --content")
+    contents, fields = _data("content", content, fields)
+    paintings, fields = _styles(styles, style_size, fields)
+    table = {"task": "fit_stylizer", "content": contents, "styles": paintings, "steps": steps, "seed": seed}
+    common.open_store()  # which says where data sets are
+    task = from_dict(apply_words({"fit": table}, fields, "fit")["fit"], "task")
+    result = common.run(task)
+    export(out.parent, {out.name: (result.folder / FITTED).read_bytes()})
+    last = result.json("fitted.json")["history"][-1]
+    path = str(out.resolve())
+    common.say(
+        {"stylizer": path, "called": task.called, "sha256": result.meta["files"][FITTED], "losses": last}
+        | {"digest": result.meta["digest"], "meta": result.meta},
+        [task.called, f"content loss {last['content']:.3f}, style loss {last['style']:.3f}", path],
+    )
+
+
+@stylize.command
+def apply(
+    *words: Words,
+    data: Data = None,
+    styles: Styles,
+    weights: Weights,
+    decoder: Decoder = None,
+    style_size: StyleSize = "224",
+    part: PartOf = "test",
+    images: Images = "16",
+    seed: Seed = "0",
+    out: Annotated[Place, Parameter(help="Folder for the painted images.")] = Path("stylised"),
+    common: Common = Common(),
+) -> None:
+    """Paint images, each in a style drawn at random, and write them as PNG files under their own names or numbers."""
+    result = _painted(words, data, styles, weights, decoder, style_size, part, images, seed, common)
+    told, tensors = result.json("stylised.json"), result.tensors("stylised.safetensors")
+    names = told["names"] or [f"{row:05d}" for row in range(len(tensors["stylised"]))]
+    export(out, {f"{_plain(name)}.png": _png(image) for name, image in zip(names, tensors["stylised"])})
+    path = str(out.resolve())
+    common.say({"folder": path, "images": len(names), **told, "meta": result.meta}, [told["stylizer"], path])
+
+
+@stylize.command
+def sheet(
+    *words: Words,
+    data: Data = None,
+    styles: Styles,
+    weights: Weights,
+    decoder: Decoder = None,
+    style_size: StyleSize = "224",
+    part: PartOf = "test",
+    images: Images = "12",
+    seed: Seed = "0",
+    out: Annotated[Place, Parameter(help="The file for the sheet.")] = Path("sheet.png"),
+    common: Common = Common(),
+) -> None:
+    """Draw a contact sheet: images, the paintings whose style they take, and the images painted."""
+    from pellucid.report import Gallery, GalleryRow, Picture, to_png
+
+    result = _painted(words, data, styles, weights, decoder, style_size, part, images, seed, common)
+    told, tensors = result.json("stylised.json"), result.tensors("stylised.safetensors")
+    rows = tuple(
+        GalleryRow(title, tuple(Picture(title, _pixels(image)) for image in tensors[key]))
+        for title, key in (("original", "images"), ("painting", "paintings"), ("stylised", "stylised"))
+    )
+    export(out.parent, {out.name: to_png(Gallery(told["stylizer"], rows))})
+    path = str(out.resolve())
+    common.say({"sheet": path, **told, "meta": result.meta}, [told["stylizer"], path])
+
+
+@stylize.command
+def measure(
+    *words: Annotated[str, Parameter(help="Fields: data.size=64,64, styles.path=..., alpha=0.5.")],
+    data: Annotated[str, Parameter(help="A data set (pellucid list data).")],
+    styles: Styles,
+    weights: Weights,
+    decoder: Decoder = None,
+    style_size: StyleSize = "224",
+    painted: Annotated[
+        str, Parameter(help="Parts of the styles to measure on: those that a stylizer was not fitted on.")
+    ] = "validation,test",
+    network: Annotated[
+        str | None, Parameter(help="A checkpoint folder (or package.module:attribute) that measures as well.")
+    ] = None,
+    layers: Annotated[str, Parameter(help="Its layers, with commas between.")] = "layer1,layer2,layer3",
+    part: PartOf = "test",
+    images: Images = "100",
+    seed: Seed = "0",
+    out: Annotated[Place, Parameter(help="The file for the numbers.")] = Path("measurement.json"),
+    common: Common = Common(),
+) -> None:
+    """Measure how much nearer stylising brings images to paintings than matching colours does, and the edges it leaves.
+
+    Every image is painted in the style of every painting. Distances are those of Gram matrices of networks that had no
+    part in the stylizer: fixed random filters, and --network. `left` is the share of the image's own distance.
+    """
+    import json
+
+    from pellucid.cli.networks import named_networks
+    from pellucid.spec import from_dict
+
+    paths, fields = split_words(words)
+    if paths:
+        raise SpecError(f"{paths[0]} belongs to nothing here; name the images by --data")
+    data_set, fields = _data("data", data, fields)
+    paintings, fields = _styles(styles, style_size, fields)
+    networks, fields = named_networks([] if network is None else [network], fields)
+    table = {"task": "style_measure", "data": data_set, "part": part, "images": images, "seed": seed}
+    table |= {"paintings": {k: v for k, v in paintings.items() if k != "part"}, "painted": painted, "layers": layers}
+    common.open_store()
+    table["stylize"] = _stylize(paintings, weights, decoder, fields)
+    result = common.run(from_dict(table | {"network": next(iter(networks), None)}, "task"))
+    found = result.json("measurement.json")
+    export(out.parent, {out.name: (json.dumps(found, indent=1) + "\n").encode()})
+    path = str(out.resolve())
+    common.say({"measurement": path, **found, "meta": result.meta}, [*_lines(found), path])
+
+
+def _lines(found: dict[str, Any]) -> list[str]:
+    """Return what was measured, for people."""
+    lines = [found["stylizer"], f"{found['images']} images in the style of {found['paintings']} paintings"]
+    for name in found["layers"]:
+        left = {key: f"{row['value']:.0%}" for key, row in found[name]["left"].items()}
+        lines.append(
+            f"{name}: {left['stylised']} of the distance are left (colours matched: {left['moments']} by mean and "
+            f"deviation, {left['covariance']} by covariance)"
+        )
+    return [*lines, f"edges: correlation {found['edges']['stylised']['value']:.2f} with the original's"]
+
+
+def _painted(
+    words: Sequence[str],
+    data: str | None,
+    styles: str,
+    weights: str,
+    decoder: str | None,
+    style_size: str,
+    part: str,
+    images: str,
+    seed: str,
+    common: Common,
+) -> Any:
+    """Return the result of painting what a command names."""
+    from pellucid.spec import from_dict
+
+    paths, fields = split_words(words)
+    if len(paths) + (data is not None) != 1:
+        raise SpecError("pellucid stylize needs one path of an image or a folder, or --data NAME")
+    if data is None:
+        table, fields = _set("data", {"data": "pictures", "path": paths[0], "channels": 3}, fields)
+    else:
+        table, fields = _data("data", data, fields)
+    paintings, fields = _styles(styles, style_size, fields)
+    common.open_store()
+    transform = _stylize(paintings, weights, decoder, fields)
+    asked = {"task": "stylised", "stylize": transform, "data": table, "part": part, "images": images, "seed": seed}
+    return common.run(from_dict(asked, "task"))
+
+
+def _stylize(styles: dict[str, Any], weights: str, decoder: str | None, fields: Sequence[str]) -> Any:
+    """Return the transformation; fields that are left, such as alpha=0.5, are its own."""
+    table: dict[str, Any] = {"transform": "stylize", "weights": weights, "decoder": decoder or ""}
+    table |= {"part": styles.get("part", "train"), "styles": {k: v for k, v in styles.items() if k != "part"}}
+    return apply_words({"stylize": table}, fields, "stylize")["stylize"]
+
+
+def _data(key: str, name: str, fields: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+    """Return the table of a data set with its fields, content.size=64,64, and the other words."""
+    return _set(key, {"data": name}, fields)
+
+
+def _styles(place: str, size: str, fields: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+    """Return the table of the paintings, of a folder or a data set; `part` in it says which of its parts."""
+    folder = Path(place).expanduser().is_dir()
+    table: dict[str, Any] = {"data": "style_images", "path": place, "size": size} if folder else {"data": place}
+    return _set("styles", table, fields)
+
+
+def _set(key: str, table: dict[str, Any], fields: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+    own = [word for word in fields if word.startswith(f"{key}.")]
+    return apply_words({key: table}, own, key)[key], [word for word in fields if word not in own]
+
+
+def _plain(name: str) -> str:
+    """Return a file's name without folders and ending."""
+    return str(Path(name).with_suffix("")).replace("/", "-")
+
+
+def _pixels(image: Any) -> Any:
+    return image.permute(1, 2, 0).numpy()
+
+
+def _png(image: Any) -> bytes:
+    """Return an image (C, H, W) in [0, 1] as the bytes of a PNG, a pixel for a pixel."""
+    import io
+
+    from PIL import Image
+
+    from pellucid.report import Picture
+    from pellucid.report.pictures import pixels
+
+    out = io.BytesIO()
+    Image.fromarray(pixels(Picture("", _pixels(image)))).save(out, format="PNG", optimize=True)
+    return out.getvalue()

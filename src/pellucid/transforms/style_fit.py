@@ -1,0 +1,136 @@
+"""How a compact stylizer is fitted: first the encoder, by what it can tell and rebuild, then the decoder, by style."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pellucid.rng import global_seed
+from pellucid.transforms.adain import adain, moments
+from pellucid.transforms.autoencoder import CompactStylizer
+
+State = dict[str, Tensor]
+_RECONSTRUCTION = 30.0  # weight of the squared error beside the cross-entropy
+_OUTSIDE = 10.0  # weight of what leaves [0, 1]
+
+
+class Pupil(nn.Module):
+    """A stylizer while its encoder learns: batch norm behind every convolution, and a linear head for the classes.
+
+    Trained to rebuild an image from the deepest map alone and, where there are classes, to tell them from its mean:
+    reconstruction alone leaves features that say little about texture, which is what VGG's classifier features are for.
+    """
+
+    def __init__(self, width: int, levels: int, classes: int) -> None:
+        super().__init__()
+        self.stylizer = CompactStylizer(width, levels)
+        self.norms = nn.ModuleList(nn.BatchNorm2d(layer.out_channels) for layer in self.stylizer.convolutions())
+        self.head = nn.Linear(4 * width, max(classes, 1))
+
+    def loss(self, images: Tensor, labels: Tensor | None) -> Tensor:
+        """Return 30 ||x - decode(f(x))||^2 / n + the cross-entropy of the classes."""
+        x, maps = 2 * images - 1, []
+        for layer, norm in zip(self.stylizer.convolutions(), self.norms):
+            x = norm(layer(x)).relu()
+            maps.append(x)
+        maps = [maps[0], maps[2], maps[4]]
+        hidden = [torch.zeros_like(level) for level in maps[:-1]]
+        rebuilt = self.stylizer.decode([*hidden, maps[-1]][-self.stylizer.levels :])
+        loss = _RECONSTRUCTION * functional.mse_loss(rebuilt, images)
+        return loss if labels is None else loss + functional.cross_entropy(self.head(x.mean((2, 3))), labels)
+
+    @torch.no_grad()
+    def finished(self) -> CompactStylizer:
+        """Return the stylizer with batch norm made part of its convolutions: w g / s, (b - m) g / s + beta."""
+        for layer, norm in zip(self.stylizer.convolutions(), self.norms):
+            mean, variance = norm.get_buffer("running_mean"), norm.get_buffer("running_var")
+            norm = cast(nn.BatchNorm2d, norm)
+            scale = norm.weight / (variance + norm.eps).sqrt()
+            layer.weight.mul_(scale.view(-1, 1, 1, 1))
+            cast(Tensor, layer.bias).sub_(mean).mul_(scale).add_(norm.bias)
+        return self.stylizer
+
+
+@dataclass(frozen=True)
+class StyleLosses:
+    """What the decoder is trained by: content L_c, style L_s, and how far pixels leave [0, 1]."""
+
+    content: Tensor
+    style: Tensor
+    outside: Tensor
+
+    def total(self, style_weight: float) -> Tensor:
+        """Return L_c + lambda L_s + 10 L_o."""
+        return self.content + style_weight * self.style + _OUTSIDE * self.outside
+
+
+def style_losses(network: CompactStylizer, content: Tensor, style: Tensor) -> StyleLosses:
+    """Return the losses of images (N, 3, H, W) stylised after others (N, 3, h, w).
+
+    t = AdaIN(f(c), f(s)),  x' = decode(t)
+    L_c = mean ||f(x') - t||^2 over the deepest map, L_s = sum over levels l of
+    mean (mean(f_l(x')) - mean(f_l(s)))^2 + mean (std(f_l(x')) - std(f_l(s)))^2,
+    each divided by the mean square of std(f_l(s)) in the batch, so that every level counts alike.
+
+    The encoder's weights are the caller's to freeze. Source: Huang & Belongie 2017, equations 11-13. Deviations: the
+    division; the penalty on values outside [0, 1].
+    """
+    with torch.no_grad():
+        wanted = [moments(maps) for maps in network.all_features(style)]
+        own, theirs = network.features(content), network.features(style)
+        target = [adain(a, b) for a, b in zip(own, theirs)]
+    made = network.decode(target)
+    found = network.all_features(made)
+    scales = [deviation.square().mean().clamp(min=1e-8) for _, deviation in wanted]
+    style_loss = content.new_zeros(())
+    for maps, (mean, deviation), scale in zip(found, wanted, scales):
+        own_mean, own_deviation = moments(maps)
+        style_loss = style_loss + ((own_mean - mean) ** 2 + (own_deviation - deviation) ** 2).mean() / scale
+    outside = (made - made.clamp(0, 1)).square().mean()
+    return StyleLosses(functional.mse_loss(found[-1], target[-1]) / scales[-1], style_loss, outside)
+
+
+def pieces(images: Tensor, size: int, least: float, generator: torch.Generator) -> Tensor:
+    """Return a random square piece of each image (N, C, H, W), mirrored half of the time, at size x size.
+
+    Its side is between `least` and the whole of the image's shorter side; it is resized bilinearly.
+    """
+    side, made = min(images.shape[-2:]), []
+    for image in images:
+        draw = torch.rand(4, generator=generator).tolist()
+        taken = max(1, round(side * (least + (1 - least) * draw[0])))
+        top, left = (int(share * (length - taken + 1)) for share, length in zip(draw[1:3], image.shape[-2:]))
+        piece = image[:, top : top + taken, left : left + taken]
+        piece = piece.flip(2) if draw[3] < 0.5 else piece
+        if taken != size:
+            piece = functional.interpolate(piece[None], (size, size), mode="bilinear", antialias=True)[0]
+        made.append(piece)
+    return torch.stack(made)
+
+
+def blank(width: int, levels: int, classes: int, seed: int) -> Pupil:
+    """Return a fresh pupil whose weights depend on the seed alone."""
+    with global_seed(seed), torch.device("cpu"):
+        return Pupil(width, levels, classes)
+
+
+def saved(module: nn.Module, optimiser: torch.optim.Optimizer) -> State:
+    """Return all that training goes on from, as named tensors."""
+    held = {f"weights.{name}": value.detach().clone() for name, value in module.state_dict().items()}
+    for number, moves in optimiser.state_dict()["state"].items():
+        held |= {f"moves.{number}.{name}": torch.as_tensor(value).clone() for name, value in moves.items()}
+    return held
+
+
+def restore(module: nn.Module, optimiser: torch.optim.Optimizer, state: Mapping[str, Tensor]) -> None:
+    """Take up what `saved` gave."""
+    module.load_state_dict({k.removeprefix("weights."): v for k, v in state.items() if k.startswith("weights.")})
+    moves: dict[int, dict[str, Tensor]] = {}
+    for key, value in state.items():
+        if key.startswith("moves."):
+            _, number, name = key.split(".", 2)
+            moves.setdefault(int(number), {})[name] = value.clone()
+    optimiser.load_state_dict({"state": moves, "param_groups": optimiser.state_dict()["param_groups"]})
