@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -111,6 +112,15 @@ def test_evaluate_counts_right_answers(say, trained):
         assert 0 <= row["low"] <= row["value"] <= row["high"] <= 1
     assert told["accuracy"][2]["value"] < told["accuracy"][0]["value"]
     assert told["meta"]["passes"]["backward"] > 0
+
+
+def test_evaluate_shows_eps_in_the_units_of_the_data_too(say, trained, monkeypatch):
+    """Data on [-1, 3], as those that a paper normalises: a distance there is four times that on [0, 1]."""
+    load = Digits.load
+    monkeypatch.setattr(Digits, "load", lambda self, part: replace(load(self, part), value_range=(-1.0, 3.0)))
+    words = ("evaluate", trained, *SMALL, "--attack", "fgsm", "--epsilons", "0,0.1", "--quiet")
+    assert "eps 0.1 (0.4 on the data's own [-1, 3])" in say(*words).out
+    assert [row["epsilon_of_data"] for row in say(*words, "--json").json()["accuracy"]] == pytest.approx([0, 0.4])
 
 
 def test_evaluate_says_nothing_of_an_eps_that_the_attack_does_not_have(say, trained):
