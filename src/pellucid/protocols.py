@@ -139,7 +139,10 @@ class Data(Protocol):
 
 @runtime_checkable
 class Transform(Protocol):
-    """transform(images) -> images in [0, 1], same shape; what is random is so for each image by itself."""
+    """transform(images) -> images of the same shape; what is random is so for each image by itself.
+
+    The result is in [0, 1] unless a field `clip` is False.
+    """
 
     def __call__(self, images: Tensor, *, rng: Stream | None = None) -> Tensor:
         """Return the transformed images."""

@@ -186,7 +186,7 @@ def test_list_as_json_names_everything_registered(say, kind):
 
 def test_list_all(say):
     told = say("list", "--json").json()
-    assert len(told) == 14
+    assert len(told) == 15
     spoken = say("list")
     assert all(row["name"] in spoken.out for rows in told.values() for row in rows)
 
