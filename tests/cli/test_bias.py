@@ -15,6 +15,7 @@ from pellucid.cli.common import Common
 from pellucid.data import Digits
 from pellucid.metrics import accuracy, accuracy_on_correct, predict
 from pellucid.models import load_classifier
+from pellucid.report.pictures import spoken
 from pellucid.rng import Stream, derive
 from pellucid.spec import digest
 from pellucid.store import write_tensors
@@ -137,11 +138,30 @@ def test_strips_show_the_images_that_were_judged(trained, place):
         for row in gallery.rows:
             pixels = torch.stack([torch.as_tensor(picture.pixels)[None] for picture in row.pictures])
             scores = network.eval()(pixels).softmax(1)
-            true = [int(picture.label) for picture in row.pictures]
-            shares = [picture.confidence for picture in row.pictures]
-            assert scores[range(3), true].tolist() == pytest.approx(shares, abs=1e-5)
-            assert (scores.argmax(1) == torch.tensor(true)).tolist() == [picture.right for picture in row.pictures]
-            assert row.pictures[0].right  # known untouched
+            shares, tones = zip(*(line[:2] for one in row.pictures for line in spoken(one, one.caption)))
+            percents = [float(share.removeprefix("one · ").removesuffix("\u202f%")) for share in shares]
+            true = TEST.classes.index(row.title)
+            assert (100 * scores[:, true]).tolist() == pytest.approx(percents, abs=0.051)
+            assert (scores.argmax(1) == true).tolist() == [tone == "right" for tone in tones]
+            assert tones[0] == "right"  # known untouched
+
+
+def test_networks_share_the_rows_of_a_strip(trained, other, place):
+    """The images are those that all networks know, drawn once."""
+    names, networks = ("one", "two"), (Checkpoint.of(trained), Checkpoint.of(other))
+    tasks = tuple(Transformed(network=network, data=DATA, transforms=CHOSEN[:2]) for network in networks)
+    asked = Asked(names=names, split=TEST, transformed=tasks, conflicts=(), mappings=(), batch=None)
+    common = Common(store=place / "store", quiet=True, threads=1)
+    (gallery,) = strips_of(measured(asked, common), {"one": "key"}, common).values()
+    predicted = [predict(load_classifier(folder), TEST.images()) == TEST.labels for folder in (trained, other)]
+    known = (predicted[0] & predicted[1]).nonzero()[:4, 0]
+    assert [row.title for row in gallery.rows][: len(known)] == [TEST.classes[TEST.labels[row]] for row in known]
+    assert len(gallery.rows) == 4
+    for row in gallery.rows:
+        for picture in row.pictures:
+            said = spoken(picture, picture.caption)
+            assert [line.split(" · ")[0] for line, _, _ in said] == list(names)
+            assert [key for _, _, key in said] == ["key", None]
 
 
 def test_what_is_mapped_stands_side_by_side(trained, place):
@@ -155,7 +175,7 @@ def test_what_is_mapped_stands_side_by_side(trained, place):
     strips = strips_of(found, {}, common)
     assert list(strips) == ["strip-side-by-side", "strip-saturation", "strip-other-transformations"]
     assert strips["strip-side-by-side"].column_titles == ("untouched", "patch shuffle k=2", "low pass radius=4")
-    (panel,) = panels_of(found).values()
+    (panel,) = panels_of(found, {}).values()
     assert panel.column_titles == ("untouched", "patch shuffle k=2", "low pass radius=4")
     assert [row.title for row in panel.rows] == [TEST.classes[TEST.labels[0]], "one"]
 

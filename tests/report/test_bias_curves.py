@@ -103,11 +103,6 @@ def test_a_family_is_the_name_without_its_numbers(names, alike):
     assert (looks[names[0]][0] == looks[names[1]][0]) is alike
 
 
-def test_families_that_are_given_go_before_names():
-    looks = looks_of(("one", "two", "pgd 8"), {"one": "mine", "two": "mine"})
-    assert looks["one"][0] == looks["two"][0] != looks["pgd 8"][0]
-
-
 def test_a_table_has_a_row_a_transformation_and_a_column_a_network():
     titles = tuple(map(transform_title, TRANSFORMS))
     table = bias_table(titles, RESULTS, caption="c", settings={"a": "key"})

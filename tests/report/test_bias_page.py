@@ -98,3 +98,15 @@ def test_the_page_shows_everything_and_links_numbers_to_settings(generator, key)
     for words in ("Strip of cats", "Panel of cats", "Shape bias", "Sparsity", "77.0\u202f%", "0.456", "25.0\u202f%"):
         assert words in text
     assert ("Settings: how a was measured" in text) is (key is not None)
+
+
+def test_shape_bias_and_maps_have_settings_of_their_own():
+    whole = Bias(**(vars(FOUND) | {"shape": SHAPE, "maps": MAPS, "mapped": ("edges",)}))
+    found = tables(page(whole, keys={"a": "judged"}, keys_of_shape={"a": "styled"}, keys_of_maps={"a": "mapped"}))
+    first = {caption: table.rows[0][1].settings for caption, table in found.items()}
+    assert first == {
+        "Accuracy on correctly classified images": "judged",
+        "Accuracy on all images": "judged",
+        "Shape bias": "styled",
+        "Sparsity": "mapped",
+    }

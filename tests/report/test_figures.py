@@ -1,6 +1,7 @@
 import io
 import math
 import re
+from itertools import pairwise
 
 import matplotlib
 import numpy as np
@@ -16,6 +17,7 @@ from pellucid.report import (
     Curve,
     CurveFigure,
     Gallery,
+    GalleryRow,
     Heatmap,
     HeatmapFigure,
     Panel,
@@ -114,6 +116,85 @@ def test_log_axes_have_ticks_whatever_they_span(top):
     axis = figure.axes[0].yaxis
     low, high = figure.axes[0].get_ylim()
     assert 2 <= sum(low <= place <= high for place in axis.get_majorticklocs()) <= 8
+
+
+SATURATION = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 64.0, 1024.0)
+
+
+def side_by_side(panels: int, networks: int, x=SATURATION, name="PGD-inf: {}/255") -> CurveFigure:
+    y = tuple(0.5 for _ in x)
+    curves = tuple(Curve(name.format(place), x, y, printed=y) for place in range(networks))
+    return CurveFigure("c", tuple(Panel(str(place), curves, "x", "y", log_x=True) for place in range(panels)))
+
+
+@pytest.mark.parametrize("networks", [1, 2, 5, 11])
+@pytest.mark.parametrize("panels", [1, 2, 3])
+@pytest.mark.parametrize("name", ["{}", "PGD-inf: {}/255", "a network that has a very, very long name, number {}"])
+def test_legends_are_never_cut_off_and_leave_room_for_the_panels(networks, panels, name):
+    figure = whole_figure(side_by_side(panels, networks, name=name))
+    figure.draw_without_rendering()
+    (legend,) = figure.legends
+    box = legend.get_window_extent()
+    assert len(legend.get_texts()) == networks + 1  # "printed in the paper"
+    assert 0 <= box.x0 < box.x1 <= figure.bbox.width
+    assert box.y0 >= 0
+    for axes in figure.axes:
+        assert axes.get_tightbbox().y0 >= box.y1
+        assert axes.get_window_extent().height >= 1.5 * figure.dpi
+
+
+def test_short_labels_stand_in_more_columns_than_long_ones():
+    def rows(name):
+        figure = whole_figure(side_by_side(2, 11, name=name))
+        figure.draw_without_rendering()
+        return len({round(text.get_window_extent().y0) for text in figure.legends[0].get_texts()})
+
+    assert rows("{}") == 2
+    assert rows("{}") < rows("PGD-inf: {}/255") < rows("a network with a long name, {}")
+
+
+@pytest.mark.parametrize("panels", [1, 2, 3])
+@pytest.mark.parametrize(
+    "levels",
+    [SATURATION, (2.0, 4.0, 8.0), tuple(2.0**n for n in range(-4, 8)), (1.0, 1.01, 1.02, 5.0), (0.5,),
+     tuple(10.0**n for n in range(-8, 3)), (0.00392157, 0.00784314, 0.0156863, 0.0313725)],
+)  # fmt: skip
+def test_levels_are_the_ticks_of_a_log_axis_and_their_labels_do_not_touch(panels, levels):
+    figure = whole_figure(side_by_side(panels, 1, levels))
+    figure.draw_without_rendering()
+    for axes in figure.axes:
+        assert axes.get_xticks().tolist() == list(levels)
+        boxes = [label.get_window_extent() for label in axes.get_xticklabels() if label.get_text()]
+        assert all(left.x1 < right.x0 for left, right in pairwise(boxes))
+        assert len(boxes) >= len(levels) / 2
+        assert all(label.get_fontsize() >= 7 for label in axes.get_xticklabels())
+        assert axes.get_xticklabels()[0].get_text()
+        assert axes.get_xticklabels()[-1].get_text()
+
+
+def test_many_levels_are_left_to_decades():
+    levels = tuple(1.5**n for n in range(13))
+    assert len(whole_figure(side_by_side(1, 1, levels)).axes[0].get_xticks()) < 8
+
+
+def test_powers_of_ten_are_written_as_such():
+    figure = whole_figure(side_by_side(1, 1, (1e-6, 1e-2, 1e2)))
+    assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == ["10⁻⁶", "0.01", "100"]
+
+
+def test_long_lines_under_a_picture_keep_their_numbers():
+    digit = np.zeros((4, 4))
+    said = ("a network with a name that nobody can remember nor write · 93.0\u202f%", "short", "x" * 80)
+    text = to_svg(Gallery("g", (GalleryRow("r", (Picture("p", digit, said=said),)),)))
+    assert "93.0\u202f%" in text
+    assert "…" in text
+    assert "nor write" not in text
+    assert "x" * 45 not in text
+
+
+def test_a_picture_has_one_key_of_settings_for_each_line():
+    with pytest.raises(InputError, match="sources"):
+        Picture("p", np.zeros((4, 4)), said=("a", "b"), sources=("key",))
 
 
 def test_a_figure_without_numbers_says_so():

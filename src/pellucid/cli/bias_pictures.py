@@ -9,11 +9,11 @@ if TYPE_CHECKING:
     from pellucid.cli.biased import Found
     from pellucid.report import Gallery
 
-_ROWS = 4  # of a strip: images of one network, or networks
+_IMAGES = 4  # of a strip
 
 
 def strips_of(found: "Found", keys: Mapping[str, str], common: Common) -> "dict[str, Gallery]":
-    """Return versions of the first images that all networks classify correctly, in strips.
+    """Return versions of a few images in strips, those first that all networks classify correctly.
 
     One shows what was mapped, where that is not all; then there is one for each scale, and one of all that is on none.
     """
@@ -27,7 +27,7 @@ def strips_of(found: "Found", keys: Mapping[str, str], common: Common) -> "dict[
     task, split, tables = found.asked.transformed[0], found.asked.split, found.tables
     labels = next(iter(tables.values()))["label"][0]
     known = torch.stack([table["predicted"][0] == labels for table in tables.values()]).all(0)
-    rows = known.logical_not().argsort(stable=True)[: max(1, _ROWS // len(tables))]
+    rows = known.logical_not().argsort(stable=True)[:_IMAGES]
     tool = Io(task, common.open_store(), common.options())
     x = split.images(rows).to(tool.device)
     made = versions([opened(transform, tool) for transform in task.transforms], x, rows.to(x.device), task.seed)
@@ -35,7 +35,8 @@ def strips_of(found: "Found", keys: Mapping[str, str], common: Common) -> "dict[
     titles, scaled = (UNTOUCHED, *found.bias.transforms), {place for one in found.bias.levels for place in one.places}
     shown = found.asked.mappings[0].transforms if found.asked.mappings else ()
     groups = {} if shown == task.transforms else {"side by side": tuple(map(task.transforms.index, shown))}
-    groups |= {one.title: one.places for one in found.bias.levels}
+    for one in found.bias.levels:  # two scales may have one title: low pass by radius and by share
+        groups[one.title] = tuple(dict.fromkeys((*groups.get(one.title, ()), *one.places)))
     groups |= {"other transformations": tuple(p for p in range(len(task.transforms)) if p not in scaled)}
     drawn = {}
     for title, places in ((title, places) for title, places in groups.items() if places):
@@ -52,7 +53,7 @@ def strips_of(found: "Found", keys: Mapping[str, str], common: Common) -> "dict[
     return drawn
 
 
-def panels_of(found: "Found") -> "dict[str, Gallery]":
+def panels_of(found: "Found", keys: Mapping[str, str]) -> "dict[str, Gallery]":
     """Return for each image that is drawn its versions and the maps of all networks."""
     from pellucid.report.bias_page import UNTOUCHED
     from pellucid.report.panels import panel
@@ -70,5 +71,6 @@ def panels_of(found: "Found") -> "dict[str, Gallery]":
             label=label,
             probabilities={name: tensors["probabilities"][:, place] for name, tensors in stored.items()},
             caption=f"What the networks look at, image {place + 1}",
+            settings=keys,
         )
     return drawn

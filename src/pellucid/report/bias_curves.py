@@ -81,7 +81,6 @@ def bias_curves(
     results: Results,
     *,
     printed: Mapping[str, Sequence[Number]] | None = None,
-    families: Mapping[str, str] | None = None,
     settings: Mapping[str, str] | None = None,
     caption: str = "Accuracy on correctly classified images",
     label: str = "accuracy on correct",
@@ -91,7 +90,7 @@ def bias_curves(
     Networks of one family (see `looks_of`) share a colour. printed holds a paper's shares and settings the key of the
     settings behind the numbers of a network.
     """
-    looks = looks_of(tuple(results), families)
+    looks = looks_of(tuple(results))
     panels = []
     for scale in levels:
         curves = []
@@ -114,10 +113,10 @@ def bias_curves(
     return CurveFigure(caption, tuple(panels))
 
 
-def looks_of(names: Sequence[str], families: Mapping[str, str] | None = None) -> dict[str, tuple[str, str]]:
+def looks_of(names: Sequence[str]) -> dict[str, tuple[str, str]]:
     """Return colour and marker of each network: a colour a family, a marker a network.
 
-    The family is what is left of a name without its numbers, unless it is given.
+    The family is what is left of a name without its numbers.
 
     >>> looks = looks_of(("normal", "PGD-linf: 8", "PGD-linf: 4", "PGD-l2: 8"))
     >>> [looks[name][0] == looks["PGD-linf: 8"][0] for name in looks]
@@ -126,8 +125,7 @@ def looks_of(names: Sequence[str], families: Mapping[str, str] | None = None) ->
     found: dict[str, tuple[str, str]] = {}
     colours: dict[str, str] = {}
     for place, name in enumerate(names):
-        own = (families or {}).get(name) or _family(name)
-        colour = colours.setdefault(own, COLOURS[len(colours) % len(COLOURS)])
+        colour = colours.setdefault(_family(name), COLOURS[len(colours) % len(COLOURS)])
         found[name] = (colour, MARKERS[place % len(MARKERS)])
     return found
 

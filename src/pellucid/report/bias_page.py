@@ -7,6 +7,9 @@ from pellucid.metrics.bias import ShapeBias
 from pellucid.report.bias_curves import Levels, Results, bias_curves, bias_table
 from pellucid.report.content import Block, Cell, CurveFigure, Gallery, Report, Section, Settings, Table
 
+Keys = Mapping[str, str]
+"""Of each network the key of the settings behind its numbers."""
+
 UNTOUCHED = "untouched"
 TERMS = (
     (
@@ -58,25 +61,26 @@ def page(
     *,
     strips: Sequence[Gallery] = (),
     panels: Sequence[Gallery] = (),
-    families: Mapping[str, str] | None = None,
     settings: tuple[Settings, ...] = (),
-    keys: Mapping[str, str] | None = None,
+    keys: Keys | None = None,
+    keys_of_shape: Keys | None = None,
+    keys_of_maps: Keys | None = None,
 ) -> Report:
-    """Return the whole page. `keys` names the settings behind the numbers of each network."""
+    """Return the whole page. `keys` are those of the accuracies, which other tasks measure than shape bias and maps."""
     names = tuple(found.accuracy)
     terms = (*TERMS, *((SHAPE,) if found.shape else ()), *(MEASURES.items() if found.maps else ()))
     facts = [("Images", found.images), ("Networks", ", ".join(names))]
     facts += [("Stylised by", found.stylizer)] if found.stylizer else []
     sections = [
-        Section("What is still recognised", _ratio(found), _recognised(found, families, keys)),
+        Section("What is still recognised", _ratio(found), _recognised(found, keys)),
         Section("Accuracy", "", (_accuracy(found, keys),)),
     ]
     if found.shape:
-        sections.append(Section("Shape or texture", "", (shape_table(found.shape, keys),)))
+        sections.append(Section("Shape or texture", "", (shape_table(found.shape, keys_of_shape),)))
     if strips:
         sections.append(Section("The images", "", tuple(strips)))
     if found.maps or panels:
-        sections.append(Section("Where the networks look", found.maps_of, (*panels, *_measures(found, keys))))
+        sections.append(Section("Where the networks look", found.maps_of, (*panels, *_measures(found, keys_of_maps))))
     return Report(
         "Shape or texture",
         "What networks still recognise when texture or shape is taken away, and where they look.",
@@ -87,16 +91,14 @@ def page(
     )
 
 
-def curves_of(
-    found: Bias, families: Mapping[str, str] | None = None, keys: Mapping[str, str] | None = None
-) -> CurveFigure | None:
+def curves_of(found: Bias, keys: Keys | None = None) -> CurveFigure | None:
     """Return accuracy on correctly classified images along every scale; None where there is no scale."""
     if not found.levels:
         return None
-    return bias_curves(found.levels, found.on_correct, families=families, settings=keys)
+    return bias_curves(found.levels, found.on_correct, settings=keys)
 
 
-def shape_table(found: Mapping[str, ShapeBias], keys: Mapping[str, str] | None = None) -> Table:
+def shape_table(found: Mapping[str, ShapeBias], keys: Keys | None = None) -> Table:
     """Return the shape-bias index of each network, with how many images it decided how."""
     rows: tuple[tuple[Cell | str, ...], ...] = tuple(
         (
@@ -110,8 +112,8 @@ def shape_table(found: Mapping[str, ShapeBias], keys: Mapping[str, str] | None =
     return Table("Shape bias", ("network", "shape bias", "by shape", "by texture", "by neither"), rows, notes)
 
 
-def _recognised(found: Bias, families: Mapping[str, str] | None, keys: Mapping[str, str] | None) -> tuple[Block, ...]:
-    drawn = curves_of(found, families, keys)
+def _recognised(found: Bias, keys: Keys | None) -> tuple[Block, ...]:
+    drawn = curves_of(found, keys)
     caption = "Accuracy on correctly classified images"
     counts = ", ".join(f"{name} {count:,}" for name, count in found.known.items())
     notes = (f"Images that are classified correctly untouched: {counts}.",)
@@ -128,13 +130,13 @@ def _ratio(found: Bias) -> str:
     )
 
 
-def _accuracy(found: Bias, keys: Mapping[str, str] | None) -> Table:
+def _accuracy(found: Bias, keys: Keys | None) -> Table:
     titles = (UNTOUCHED, *found.transforms)
     notes = ("Wilson intervals.",)
     return bias_table(titles, found.accuracy, caption="Accuracy on all images", settings=keys, notes=notes)
 
 
-def _measures(found: Bias, keys: Mapping[str, str] | None) -> tuple[Table, ...]:
+def _measures(found: Bias, keys: Keys | None) -> tuple[Table, ...]:
     titles, notes = (UNTOUCHED, *found.mapped), ("Means over the images that were mapped, with bootstrap intervals.",)
     return tuple(
         bias_table(titles, results, caption=measure.capitalize(), style="decimals", settings=keys, notes=notes)

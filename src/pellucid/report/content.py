@@ -175,7 +175,8 @@ class Picture:
     pixels (H, W) or (H, W, 3): kind "image" and "unsigned" (a map) in [0, 1], "signed" (a map) in [-1, 1],
     "difference" x' - x in [-1, 1], whose full colour stands for `scale` (None: its largest absolute value),
     which is stated under it; channels of a map are summed. `right` None leaves open whether the predicted
-    label is right. Raises InputError for other shapes.
+    label is right. `said` are further lines under it, and `sources` the keys of the settings behind them, one a
+    line or none at all. Raises InputError for other shapes and numbers of keys.
     """
 
     caption: str
@@ -187,9 +188,12 @@ class Picture:
     tau: float | None = None
     scale: float | None = None
     settings: str | None = None
+    said: tuple[str, ...] = ()
+    sources: tuple[str | None, ...] = ()
 
     def __post_init__(self) -> None:
-        """Check the shape."""
+        """Check the shape and the number of keys."""
+        _same_length(f"picture {self.caption!r}", len(self.said), sources=self.sources or None)
         shape = self.pixels.shape
         if len(shape) not in (2, 3) or 0 in shape or (len(shape) == 3 and shape[2] not in (1, 3)):
             raise InputError(f"picture {self.caption!r}: pixels must be (H, W) or (H, W, 3), not {shape}")
@@ -197,7 +201,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class GalleryRow:
-    """The pictures of one network; None leaves a place empty."""
+    """The pictures of one network or image; None leaves a place empty."""
 
     title: str
     pictures: tuple[Picture | None, ...]

@@ -15,11 +15,13 @@ from pellucid.report.canvas import GREY
 from pellucid.report.content import Curve, CurveFigure, Number, Panel
 from pellucid.report.log_axis import make_log
 from pellucid.report.looks import styles
-from pellucid.report.numbers import missing
+from pellucid.report.numbers import missing, power_of_ten
 
 Looks = dict[str, tuple[str, str]]
 WIDTH, HEIGHT = 3.4, 2.6
 _FEW = 30  # curves with more points than this are drawn without markers
+_LEVELS = 12  # a log axis with at most as many has a tick at each
+_WIDE = 0.64  # of a digit, in the size of its font
 
 
 def columns(block: CurveFigure) -> int:
@@ -49,8 +51,21 @@ def whole_figure(block: CurveFigure) -> Figure:
         paper: dict[str, Any] = {"color": GREY, "marker": "o", "markerfacecolor": "white"}
         handles.append(Line2D([], [], linestyle=(0, (3, 2)), linewidth=1.0, label="printed in the paper", **paper))
     if handles:
-        figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 3 * across))
+        _legend(figure, handles, 3 * across)
     return figure
+
+
+def _legend(figure: Figure, handles: list[Line2D], most: int) -> None:
+    """Draw the legend below in at most `most` columns, as many as there is room for; the figure grows by its rows."""
+    width, height = figure.get_size_inches()
+    for down in range(math.ceil(len(handles) / most), len(handles) + 1):
+        legend = figure.legend(handles=handles, loc="outside lower center", ncols=math.ceil(len(handles) / down))
+        box = legend.get_window_extent()
+        wide, tall = box.width / figure.dpi + 0.1, box.height / figure.dpi
+        if wide <= width or down == len(handles):
+            break
+        legend.remove()
+    figure.set_size_inches(max(width, wide), height + max(0.0, tall - 0.25))
 
 
 def draw_panel(axes: Axes, panel: Panel, looks: Looks) -> None:
@@ -98,8 +113,8 @@ def _scale(axes: Axes, panel: Panel) -> None:
     if panel.log_x:
         make_log(axes, "x")
         places = sorted({x for curve in panel.curves for x in curve.x if x > 0})
-        if 0 < len(places) <= 8:  # the points that were measured say more than decades
-            axes.set_xticks(places, [f"{place:g}" for place in places])
+        if 0 < len(places) <= _LEVELS:  # the points that were measured say more than decades
+            _tick(axes, places)
     if panel.log_y:
         make_log(axes, "y")
     elif panel.y_range is not None:
@@ -108,6 +123,31 @@ def _scale(axes: Axes, panel: Panel) -> None:
         axes.set_ylim(lowest - room, highest + room)
         if panel.y_range == (0.0, 1.0):
             axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol="\u202f%"))
+
+
+def _tick(axes: Axes, places: list[float]) -> None:
+    """Set a tick at each ascending place, with labels in smaller type where they would touch, else some without."""
+    axes.set_xticks(places)
+    names = [f"{place:g}" if "e" not in f"{place:g}" else power_of_ten(place) for place in places]
+    middles = axes.transData.transform([(place, 0.5) for place in places])[:, 0] * 72 / axes.figure.dpi
+    for size in (9.0, 8.0, 7.0):
+        reach = [_WIDE * size * (len(name) - 0.5 * name.count(".") + 0.5) / 2 for name in names]  # with half a space
+        kept = _apart(middles, reach)
+        if len(kept) == len(places):
+            break
+    axes.set_xticks(places, [name if place in kept else "" for place, name in enumerate(names)], fontsize=size)
+
+
+def _apart(middles: NDArray[np.float64], reach: list[float]) -> list[int]:
+    """Return which of ascending labels, each from middle - reach to middle + reach, stand apart; the ends go first."""
+    last = len(reach) - 1
+    kept = [0]
+    for place in range(1, last):
+        left, right = middles[place] - reach[place], middles[place] + reach[place]
+        if left >= middles[kept[-1]] + reach[kept[-1]] and right <= middles[last] - reach[last]:
+            kept.append(place)
+    free = middles[last] - reach[last] >= middles[kept[-1]] + reach[kept[-1]]
+    return [*kept, last] if last and free else kept
 
 
 def _array(values: Sequence[Number]) -> NDArray[np.float64]:

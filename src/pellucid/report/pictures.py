@@ -11,6 +11,8 @@ from pellucid.report.content import Picture
 from pellucid.report.looks import coloured
 from pellucid.report.numbers import decimals, missing, number, percent
 
+_MARKS = {"right": "\u00a0✓", "wrong": "\u00a0✗"}
+
 
 def pixels(picture: Picture) -> NDArray[np.uint8]:
     """Return the picture as it is seen, (H, W) or (H, W, 3) bytes."""
@@ -52,7 +54,7 @@ def data_uri(picture: Picture) -> str:
 
 
 def lines(picture: Picture) -> list[str]:
-    """Return what stands under the picture: prediction with confidence, tau, scale of a difference."""
+    """Return what stands under the picture: prediction with confidence, tau, scale of a difference, further lines."""
     said = []
     if picture.label is not None:
         sure = "" if missing(picture.confidence) else f" · {percent(picture.confidence or 0.0)}"
@@ -62,19 +64,39 @@ def lines(picture: Picture) -> list[str]:
     if picture.kind == "difference":
         changed = bool(np.nan_to_num(np.asarray(picture.pixels, float)).any())
         said.append(f"full colour: ±{number(full_scale(picture))}" if changed else "no change")
-    return said
+    return [*said, *picture.said]
 
 
-def spoken(picture: Picture, column: str) -> list[tuple[str, str]]:
-    """Return the lines under the picture with their tone: "right", "wrong" or "".
+def marked(line: str, right: bool | None) -> str:
+    """Return a line that says with a mark at its end whether a prediction is right; None leaves that open.
 
-    The caption is left out where it only repeats the title of the column.
+    >>> marked("normal", True), marked("normal", None)
+    ('normal\\xa0✓', 'normal')
     """
-    said = [(line, "") for line in lines(picture)]
+    return line if right is None else line + _MARKS["right" if right else "wrong"]
+
+
+def spoken(picture: Picture, column: str) -> list[tuple[str, str, str | None]]:
+    """Return the lines under the picture with their tone, "right", "wrong" or "", and the key of their settings.
+
+    The caption is left out where it only repeats the title of the column, and marks where the tone says the same.
+    """
+    own, sources = lines(picture), picture.sources or (None,) * len(picture.said)
+    said = [(line, "") for line in own[: len(own) - len(picture.said)]]
     if picture.label is not None and picture.right is not None:
         said[0] = (said[0][0], "right" if picture.right else "wrong")
-    repeated = picture.caption.casefold() == column.casefold()
-    return said if repeated else [(picture.caption, ""), *said]
+    if picture.caption.casefold() != column.casefold():
+        said.insert(0, (picture.caption, ""))
+    keys = (picture.settings, *(None,) * len(said))
+    return [(*line, key) for line, key in zip(said, keys)] + [
+        (*_toned(line), key) for line, key in zip(picture.said, sources)
+    ]
+
+
+def _toned(line: str) -> tuple[str, str]:
+    """Return a line without its mark, and the tone that the mark stood for."""
+    tone = next((tone for tone, mark in _MARKS.items() if line.endswith(mark)), "")
+    return line.removesuffix(_MARKS.get(tone, "")), tone
 
 
 def description(picture: Picture, owner: str) -> str:

@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Sequence
-from textwrap import fill, shorten
+from textwrap import fill
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -14,6 +14,7 @@ from pellucid.report.pictures import lines, pixels
 
 SIZE = 1.25  # inches a picture
 _GAP, _LINE, _LEFT = 0.14, 0.125, 1.35  # inches: between pictures, a line of text, the titles of rows
+_LONGEST = 44  # characters of a line
 _TALLEST = 60_000  # pixels of a sheet; PNG readers refuse more than 65,535
 
 
@@ -78,8 +79,15 @@ def _height(row: GalleryRow) -> float:
 
 
 def _said(picture: Picture) -> str:
-    short = (shorten(line, 44, placeholder="…") for line in lines(picture))  # some classes have very long names
-    return "\n".join(fill(line, 24) for line in short)
+    return "\n".join(fill(_short(line), 24) for line in lines(picture))
+
+
+def _short(line: str) -> str:
+    """Return a line with its name shortened, for some are very long, and its number whole."""
+    name, dot, number = line.rpartition(" · ")
+    kept = dot + number if len(number) < _LONGEST / 2 else ""
+    name = line.removesuffix(kept)
+    return name + kept if len(line) <= _LONGEST else f"{name[: _LONGEST - len(kept) - 1].rstrip()}…{kept}"
 
 
 def _owner(row: GalleryRow) -> str:

@@ -2,16 +2,19 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 from torch import Tensor
 from torch.nn import functional
 
 from pellucid.errors import InputError
 from pellucid.report.content import Gallery, GalleryRow, Picture
+from pellucid.report.numbers import MISSING, missing, percent
 from pellucid.report.pairs import image_pixels
+from pellucid.report.pictures import marked
 
 SIDE = 168  # pixels of the longer side of a picture; larger images are shown smaller
+SAID = "Under an image: the probability that a network gives to its true class."
+MARKED = "✓: the network predicts that class; ✗: another one."
 CENTRED = "Images without their mean are drawn about grey, from -1 (black) to 1 (white)."
 _EVEN = 0.1  # share of the values by which an image without its mean may be off
 
@@ -26,11 +29,12 @@ def strip(
     caption: str = "Transformed images",
     settings: Mapping[str, str] | None = None,
 ) -> Gallery:
-    """Return versions of images side by side, under each the probability that a network gives to the true class.
+    """Return a row for each image, its versions side by side, and under each what the networks make of it.
 
     images (T, N, C, H, W) in [0, 1]: T versions of N images, named by captions (T); classes (N), the names of the
-    true classes. probabilities, of each network (T, N): a row for each image and network; none: a row for each image.
-    right (T, N) bool marks where the network predicts the true class. Raises InputError for other shapes.
+    true classes. probabilities, of each network (T, N): that of the true class, a line for each network. right
+    (T, N) bool marks where a network predicts the true class. settings are keys of networks. Raises InputError for
+    other shapes.
     """
     versions, count = images.shape[:2]
     parts = (*(probabilities or {}).values(), *(right or {}).values())
@@ -42,28 +46,30 @@ def strip(
     if any(tuple(part.shape) != (versions, count) for part in parts):
         raise InputError(f"a strip needs one value a version and image, ({versions}, {count}), of every network")
     rows, grey = [], False
+    sources = tuple((settings or {}).get(name) for name in probabilities or {})
     for place, label in enumerate(classes):
         small, centred = zip(*(shown(version[place][None]) for version in images))
-        plain, grey = [Picture(said, image_pixels(one[0])) for said, one in zip(captions, small)], grey or any(centred)
-        if not probabilities:
-            rows.append(GalleryRow(label, tuple(plain)))
-        for name, shares in (probabilities or {}).items():
-            marks = None if right is None or name not in right else right[name][:, place].tolist()
-            key = (settings or {}).get(name)
-            rows.append(GalleryRow(name, _said(plain, label, shares[:, place].tolist(), marks, key), f"class {label}"))
-    notes = ("Under an image: the probability of its true class.",) if probabilities else ()
-    return Gallery(caption, tuple(rows), tuple(captions), (*notes, *((CENTRED,) if grey else ())))
+        grey = grey or any(centred)
+        lines = [_said(probabilities or {}, right or {}, version, place) for version in range(versions)]
+        pictures = (
+            Picture(title, image_pixels(one[0]), said=said, sources=sources)
+            for title, one, said in zip(captions, small, lines)
+        )
+        rows.append(GalleryRow(label, tuple(pictures)))
+    notes = ((SAID, bool(probabilities)), (MARKED, bool(probabilities and right)), (CENTRED, grey))
+    return Gallery(caption, tuple(rows), tuple(captions), tuple(note for note, needed in notes if needed))
 
 
 def _said(
-    pictures: Sequence[Picture], label: str, shares: Sequence[float], marks: Sequence[bool] | None, key: str | None
-) -> tuple[Picture, ...]:
-    """Return pictures with what one network says about them."""
-    marked = [None] * len(pictures) if marks is None else marks
-    return tuple(
-        replace(picture, label=label, confidence=share, right=mark, settings=key)
-        for picture, share, mark in zip(pictures, shares, marked)
-    )
+    probabilities: Mapping[str, Tensor], right: Mapping[str, Tensor], version: int, place: int
+) -> tuple[str, ...]:
+    """Return for each network what it makes of one version of one image: its name, the probability, the mark."""
+    said = []
+    for name, shares in probabilities.items():
+        share = float(shares[version, place])
+        line = f"{name} · {MISSING if missing(share) else percent(share)}"
+        said.append(marked(line, bool(right[name][version, place]) if name in right else None))
+    return tuple(said)
 
 
 def shown(image: Tensor) -> tuple[Tensor, bool]:
