@@ -123,6 +123,14 @@ def test_evaluate_shows_eps_in_the_units_of_the_data_too(say, trained, monkeypat
     assert [row["epsilon_of_data"] for row in say(*words, "--json").json()["accuracy"]] == pytest.approx([0, 0.4])
 
 
+def test_evaluate_converts_no_eps_that_is_not_a_distance_between_images(say, trained, monkeypatch):
+    load = Digits.load
+    monkeypatch.setattr(Digits, "load", lambda self, part: replace(load(self, part), value_range=(-1.0, 3.0)))
+    words = ("evaluate", trained, *SMALL, "--attack", "gabor", "steps=1", "--epsilons", "2", "--images", "4", "--quiet")
+    assert "own" not in say(*words).out
+    assert say(*words, "--json").json()["accuracy"][0]["epsilon_of_data"] is None
+
+
 def test_evaluate_says_nothing_of_an_eps_that_the_attack_does_not_have(say, trained):
     spoken = say("evaluate", trained, *SMALL, "--attack", "deepfool", "steps=2", "--images", "4", "--quiet")
     assert "as described" in spoken.out

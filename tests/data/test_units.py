@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from pellucid.data import converted_eps, converted_weight
+from pellucid.errors import InputError
 
 RANGE = (-2.0, 3.5)
 
@@ -30,5 +31,5 @@ def test_both_numbers_are_shown():
 
 
 def test_a_range_needs_a_width():
-    with pytest.raises(ValueError, match="needs a width"):
+    with pytest.raises(InputError, match="needs a width"):
         converted_eps(0.3, (1.0, 1.0))

@@ -24,11 +24,16 @@ def numbers(*shape, seed=0):
     return torch.rand(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
+def pictures(n, height, width, seed=0):
+    return numbers(n, 3, height, width, seed=seed).float()
+
+
 def write_compact(path, width=4, levels=2, seed=0):
     with global_seed(seed):
         network = CompactStylizer(width, levels)
+    state = {key: 2 * value for key, value in network.state_dict().items()}  # images with some contrast
     about = {"width": width, "levels": levels, "called": "AdaIN, compact autoencoder fitted on nothing"}
-    write_tensors(path, network.state_dict(), note(about))
+    write_tensors(path, state, note(about))
     return path
 
 
@@ -125,10 +130,26 @@ def test_a_compact_stylizer_is_read_as_it_was_written(tmp_path, levels):
     network, x = compact_stylizer(path), numbers(2, 3, 16, 12).float()
     with global_seed(3):
         fresh = CompactStylizer(4, levels)
-    assert [tuple(maps.shape[1:]) for maps in network.features(x)] == [(4, 16, 12), (8, 8, 6), (16, 4, 3)][-levels:]
+    fresh.load_state_dict({key: 2 * value for key, value in fresh.state_dict().items()})
+    pixels, *maps = network.features(x)
+    assert torch.equal(pixels, x)
+    assert [tuple(level.shape[1:]) for level in maps] == [(4, 16, 12), (8, 8, 6), (16, 4, 3)][-levels:]
     assert network.decode(network.features(x)).shape == x.shape
     torch.testing.assert_close(network.decode(network.features(x)), fresh.decode(fresh.features(x)))
     assert not any(p.requires_grad for p in network.parameters())
+
+
+@torch.no_grad()
+def test_a_compact_stylizer_gives_the_colours_mean_and_deviation(file):
+    network, x, style = compact_stylizer(file), 0.4 + pictures(3, 16, 16) / 5, 0.45 + pictures(3, 20, 20, seed=1) / 10
+    target = [adain(a, b) for a, b in zip(network.features(x), network.features(style))]
+    for found, wanted in zip(moments(network.decode(target)), moments(style)):
+        torch.testing.assert_close(found, wanted, rtol=0.02, atol=0)  # but for the 1e-5 in the variances
+    assert (network.decode(target) - target[0]).abs().max() > 0.01  # more than matched colours
+    silent = CompactStylizer(4, 2)
+    silent.decoder[-1][-1].weight.zero_()
+    target = [adain(a, b) for a, b in zip(silent.features(x), silent.features(style))]
+    torch.testing.assert_close(silent.decode(target), target[0], rtol=1e-3, atol=1e-4)
 
 
 def test_files_that_hold_no_compact_stylizer_are_refused(tmp_path, file):

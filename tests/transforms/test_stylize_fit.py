@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from pellucid.transforms.adain import moments
-from pellucid.transforms.style_fit import Pupil, blank, pieces, restore, saved, style_losses
+from pellucid.transforms.style_fit import Pupil, blank, pieces, recoloured, restore, saved, style_losses
 
 
 def pictures(n, height=16, width=16, seed=0):
@@ -31,6 +31,7 @@ def test_losses_by_hand():
     exact = style_losses(Pixels(), content, style)
     assert exact.content == 0
     assert exact.style < 1e-4  # but for the 1e-5 in the variances
+    assert exact.gram < 1e-3
     assert exact.outside == 0
     off = style_losses(Pixels(0.1), content, style)
     scale = float(moments(style)[1].square().mean())
@@ -40,7 +41,7 @@ def test_losses_by_hand():
     made = Pixels(3.0).decode([content])  # its mean is about 3.5: everything is outside
     assert float(out.outside) == pytest.approx(float((style.mean() + 3 - 1) ** 2), rel=0.1)
     assert made.min() > 1
-    torch.testing.assert_close(out.total(2.0), out.content + 2 * out.style + 10 * out.outside)
+    torch.testing.assert_close(out.total(2.0, 3.0), out.content + 2 * out.style + 3 * out.gram + 10 * out.outside)
 
 
 def test_batch_norm_becomes_part_of_the_convolutions():
@@ -69,12 +70,41 @@ def test_the_encoder_learns_classes_only_where_there_are_some():
     assert pupil.head.weight.grad.abs().max() > 0
 
 
-def test_the_encoder_rebuilds_from_the_deepest_map_alone():
+def test_the_encoder_rebuilds_from_the_deepest_map():
     pupil, x = blank(3, 3, 1, seed=0), pictures(2)
     pupil.loss(x, None).backward()
-    enter = pupil.stylizer.decoder[1][0].weight.grad  # half of its channels are those of the middle map
-    assert enter[:, :6].abs().max() > 0
-    assert enter[:, 6:].abs().max() == 0
+    assert all(layer.weight.grad.abs().max() > 0 for layer in pupil.stylizer.convolutions())
+    assert all(p.grad is None for p in pupil.stylizer.decoder.parameters())
+
+
+def test_gram_matrices_see_what_moments_do_not():
+    one = pictures(2, 64, 64)
+    same = 0.5 + (one - one.mean((2, 3), keepdim=True))[:, [0, 0, 0]]  # the same moments, colours that go together
+    other = 0.5 + (one - one.mean((2, 3), keepdim=True))
+    same, other = (0.5 + 0.1 * (x - 0.5) / x.std((2, 3), keepdim=True) for x in (same, other))
+    found = style_losses(Pixels(), same, other)
+    assert found.style < 1e-3
+    assert found.gram > 10 * found.style
+    assert style_losses(Pixels(), other, other).gram < 1e-6
+
+
+def test_recoloured_images_keep_their_means_and_their_contours():
+    x = 0.35 + 0.3 * pictures(40)
+    found = recoloured(x, torch.Generator().manual_seed(0))
+    factors, permuted = [], 0
+    for image, made in zip(x, found):
+        order = [int((image.mean((1, 2)) - mean).abs().argmin()) for mean in made.mean((1, 2))]
+        assert sorted(order) == [0, 1, 2]
+        centred = image[order] - image[order].mean((1, 2), keepdim=True)
+        factor = (made - made.mean((1, 2), keepdim=True)).norm() / centred.norm()
+        torch.testing.assert_close(
+            made, factor * centred + image[order].mean((1, 2), keepdim=True), rtol=1e-3, atol=1e-4
+        )
+        factors.append(float(factor))
+        permuted += order != [0, 1, 2]
+    assert min(factors) >= 0.499
+    assert 0.5 < max(factors) - min(factors) <= 1
+    assert 8 < permuted < 28
 
 
 def test_weights_depend_on_the_seed_alone():

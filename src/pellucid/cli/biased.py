@@ -47,6 +47,7 @@ class Found:
     bias: "Bias"
     tables: "dict[str, dict[str, Tensor]]"
     results: "dict[str, Result]"
+    conflicts: "dict[str, Result]"
     looked: "dict[str, Result]"
 
 
@@ -84,9 +85,9 @@ def measured(asked: Asked, common: Common) -> Found:
         maps=_measures(looked),
         mapped=() if mapped is None else tuple(map(transform_title, mapped.transforms)),
         maps_of="" if mapped is None else f"Maps of the true class by {brief(mapped.interpreter)}.",
-        stylizer=", ".join(one.stylizer_name for one in task.transforms if hasattr(one, "stylizer_name")),
+        stylizer=", ".join(dict.fromkeys(t.stylizer_name for t in task.transforms if hasattr(t, "stylizer_name"))),
     )
-    return Found(asked=asked, bias=bias, tables=tables, results=results, looked=looked)
+    return Found(asked=asked, bias=bias, tables=tables, results=results, conflicts=conflicts, looked=looked)
 
 
 def deliver(found: Found, out: Path, common: Common) -> Path:
@@ -96,12 +97,28 @@ def deliver(found: Found, out: Path, common: Common) -> Path:
     from pellucid.report.bias_page import curves_of, page
     from pellucid.studies.page.settings import settings_of
 
-    keys = {name: result.meta["digest"][:12] for name, result in found.results.items()}
-    tasks = zip(found.asked.transformed, found.results.items())
-    settings = tuple(settings_of(task, result, keys[name], name) for task, (name, result) in tasks)
-    strips, panels, curves = strips_of(found, keys, common), panels_of(found), curves_of(found.bias, keys=keys)
+    parts = (
+        ("transformed images", found.asked.transformed, found.results),
+        ("conflicting cues", found.asked.conflicts, found.conflicts),
+        ("maps", found.asked.mappings, found.looked),
+    )
+    keys, of_shape, of_maps = (
+        {name: result.meta["digest"][:12] for name, result in results.items()} for _, _, results in parts
+    )
+    settings = tuple(
+        settings_of(task, result, result.meta["digest"][:12], f"{name}, {what}")
+        for what, tasks, results in parts
+        for task, (name, result) in zip(tasks, results.items())
+    )
+    strips, panels, curves = strips_of(found, keys, common), panels_of(found, of_maps), curves_of(found.bias, keys)
     report = page(
-        found.bias, strips=tuple(strips.values()), panels=tuple(panels.values()), settings=settings, keys=keys
+        found.bias,
+        strips=tuple(strips.values()),
+        panels=tuple(panels.values()),
+        settings=settings,
+        keys=keys,
+        keys_of_shape=of_shape,
+        keys_of_maps=of_maps,
     )
     drawn: dict[str, CurveFigure | Gallery] = {"curves": curves} if curves is not None else {}
     files = {

@@ -62,11 +62,12 @@ def evaluate(
     result = common.run(task)
     predictions, labels, sizes = read_predictions(result.folder / "predictions.parquet")
     low, high = result.meta["data"][part]["value_range"]
+    width = high - low if hasattr(task.attack, "norm") else math.nan  # else eps is no distance between images
     rows = [
         {
             "network": path,
             "epsilon": eps,
-            "epsilon_of_data": eps * (high - low),
+            "epsilon_of_data": None if math.isnan(eps * width) else eps * width,
             **accuracy(predictions[judge, index], labels)._asdict(),
             "images": len(labels),
         }
@@ -86,7 +87,7 @@ def evaluate(
         grid = Grid(box=None, padding=(0, 0, 0, 2), show_header=False)
         for r in rows[judge * len(sizes) : (judge + 1) * len(sizes)]:
             size = "as described" if math.isnan(r["epsilon"]) else f"eps {fraction(r['epsilon'])}"
-            if (low, high) != (0, 1) and not math.isnan(r["epsilon"]):
+            if (low, high) != (0, 1) and r["epsilon_of_data"] is not None:
                 size += f" ({r['epsilon_of_data']:.4g} on the data's own [{low:.4g}, {high:.4g}])"
             grid.add_row(size, f"{r['value']:6.1%}", f"{r['low']:.1%} - {r['high']:.1%}")
         screen().print(grid)

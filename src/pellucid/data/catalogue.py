@@ -1,14 +1,14 @@
 """The named data sets: where each is published and how it is cut."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from pellucid.data.cuts import SEED
 from pellucid.data.folder import Side
-from pellucid.data.published import Published
-from pellucid.data.source import Source, Unreadable
+from pellucid.data.published import Published, Sifted
+from pellucid.data.source import Source
 from pellucid.errors import SpecError
-from pellucid.spec import NOT_HASHED, Whole, register
+from pellucid.spec import Whole, register
 
 DIGITS = tuple("0123456789")
 CLOTHES = (
@@ -31,20 +31,6 @@ SUPERCLASSES = (
 
 def _numbers(n: int) -> tuple[str, ...]:
     return tuple(str(number) for number in range(n))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sifted(Published):
-    """A published set of which images that cannot be read may be skipped.
-
-    unreadable=skip reads every image once, and names in `skipped` those that are left out.
-    """
-
-    unreadable: Unreadable = field(default="refuse", metadata=NOT_HASHED)  # refused, or the same images
-
-    def described(self) -> Source:
-        """Return what is known of the set, with its options."""
-        return replace(self.source, unreadable=self.unreadable)
 
 
 @register("data", "mnist")

@@ -7,7 +7,7 @@ from typing import ClassVar
 from pellucid.data.assemble import collect, table_of, usable
 from pellucid.data.cuts import SEED, balanced
 from pellucid.data.location import Location
-from pellucid.data.published import Published, local
+from pellucid.data.published import Sifted, local
 from pellucid.data.source import Role, Source, Unreadable
 from pellucid.data.split import Split, check_part
 from pellucid.spec import NOT_HASHED, register
@@ -18,7 +18,7 @@ SIZES = {"train": 200_000, "validation": 10_000, "test": 10_000}
 
 @register("data", "notmnist")
 @dataclass(frozen=True, kw_only=True)
-class NotMNIST(Published):
+class NotMNIST(Sifted):
     """Letters A to J of many fonts, 28x28 grey; in the papers' units they span [-0.5, 0.5].
 
     Where the data root holds both sets, as notMNIST_large and notMNIST_small with class folders or as large-*.parquet
@@ -43,10 +43,6 @@ class NotMNIST(Published):
 
     unreadable: Unreadable = field(default="skip", metadata=NOT_HASHED)  # refused, or the same images
 
-    def described(self) -> Source:
-        """Return what is known of the set, with its options."""
-        return replace(self.source, unreadable=self.unreadable)
-
     def load(self, part: str) -> Split:
         """Return a part of the set; raise DataError if it is missing, unreadable or too small."""
         check_part(part)
@@ -62,9 +58,9 @@ def _drawn(source: Source, location: Location, part: str, sizes: tuple[int, ...]
     wanted = dict(zip(SIZES, sizes))
     role: Role = "test" if part == "test" else "train"
     asked = ("test",) if part == "test" else ("validation", "train")  # validation first: the same for every train
-    name = "small" if part == "test" else "large"
+    of = "small" if part == "test" else "large"
     rows = usable(source, location, role)[0]
     labels = table_of(source, location, role).labels[rows]
-    drawn = balanced(labels, {name: wanted[name] for name in asked}, SEED, f"the {name} set of notmnist")[part]
-    words = f"{len(drawn):,} of the {len(labels):,} images of the {name} set, as many of each class, with seed {SEED}"
+    drawn = balanced(labels, {name: wanted[name] for name in asked}, SEED, f"the {of} set of notmnist")[part]
+    words = f"{len(drawn):,} of the {len(labels):,} images of the {of} set, as many of each class, with seed {SEED}"
     return collect(source, location, part, role, rows[drawn], words, None)

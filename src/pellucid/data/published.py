@@ -1,6 +1,6 @@
 """What the named data sets have in common: a local folder first, the hub otherwise."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -8,11 +8,11 @@ from pellucid.data.assemble import assemble
 from pellucid.data.hub import advice, download
 from pellucid.data.location import Location, find_parquet, locate
 from pellucid.data.root import data_root
-from pellucid.data.source import Role, Source
+from pellucid.data.source import Role, Source, Unreadable
 from pellucid.data.split import Split, check_part
 from pellucid.data.tree import find_tree
 from pellucid.errors import DataError
-from pellucid.spec import Count
+from pellucid.spec import NOT_HASHED, Count
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +41,20 @@ class Published:
     def described(self) -> Source:
         """Return what is known of the set, with its options."""
         return self.source
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sifted(Published):
+    """A published set of which images that cannot be read may be skipped.
+
+    unreadable=skip reads every image once, and names in `skipped` those that are left out.
+    """
+
+    unreadable: Unreadable = field(default="refuse", metadata=NOT_HASHED)  # refused, or the same images
+
+    def described(self) -> Source:
+        """Return what is known of the set, with its options."""
+        return replace(self.source, unreadable=self.unreadable)
 
 
 def local(source: Source) -> Location | None:

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from pellucid.errors import InputError
+
 
 @dataclass(frozen=True)
 class Converted:
@@ -20,7 +22,7 @@ class Converted:
 def converted_eps(eps: float, value_range: tuple[float, float], name: str = "eps") -> Converted:
     """Return a distance between values, such as eps or JSMA's theta: eps / (high - low), as x = (v - low)/(high - low).
 
-    Raises ValueError for a range without width.
+    Raises InputError for a range without width.
 
     >>> print(converted_eps(0.3, (-2.0, 4.0)))
     eps 0.3 on [-2, 4], 0.05 on [0, 1]
@@ -31,7 +33,7 @@ def converted_eps(eps: float, value_range: tuple[float, float], name: str = "eps
 def converted_weight(weight: float, value_range: tuple[float, float], name: str = "lambda") -> Converted:
     """Return the weight of a squared input gradient: lambda / (high - low)^2, as dL/dx = (high - low) dL/dv.
 
-    Raises ValueError for a range without width.
+    Raises InputError for a range without width.
 
     >>> print(converted_weight(18.0, (-2.0, 4.0)))
     lambda 18 on [-2, 4], 0.5 on [0, 1]
@@ -42,5 +44,5 @@ def converted_weight(weight: float, value_range: tuple[float, float], name: str 
 def _width(value_range: tuple[float, float]) -> float:
     low, high = value_range
     if not high > low:
-        raise ValueError(f"a range of values needs a width, [{low}, {high}] has none")
+        raise InputError(f"a range of values needs a width, [{low}, {high}] has none")
     return high - low

@@ -1,6 +1,7 @@
 """Metrics: functions of tensors that say how robust a network is and how stable its explanations are."""
 
 from pellucid.maths.discrepancy import discrepancy, label_free_discrepancy
+from pellucid.maths.gram import gram
 from pellucid.metrics.bias import ShapeBias, accuracy_on_correct, shape_bias
 from pellucid.metrics.completeness import CompletenessError, completeness_error
 from pellucid.metrics.contours import contour_correlation
@@ -44,7 +45,7 @@ from pellucid.metrics.robustness import (
 from pellucid.metrics.saliency_distance import map_size, saliency_distance
 from pellucid.metrics.sparsity import sparsity
 from pellucid.metrics.statistics import Interval, bootstrap_mean, wilson
-from pellucid.metrics.style import NamedLayers, RandomTextures, colour_matched, edge_correlation, gram, gram_distance
+from pellucid.metrics.style import NamedLayers, RandomTextures, colour_matched, edge_correlation, gram_distance
 from pellucid.metrics.unforeseen import CALIBRATED, Calibration, adversarial_test_accuracy, unforeseen_attack_robustness
 
 __all__ = [

@@ -11,6 +11,7 @@ from torch.nn import functional
 from pellucid.errors import InputError
 from pellucid.guard import check_images, frozen
 from pellucid.maths.edges import sobel
+from pellucid.maths.gram import gram
 
 Features = Callable[[Tensor], Mapping[str, Tensor]]
 """Images (N, C, H, W) to feature maps (N, D, h, w), by the names of their layers."""
@@ -83,18 +84,6 @@ class NamedLayers(nn.Module):
             for hook in hooks:
                 hook.remove()
         return found
-
-
-def gram(maps: Tensor) -> Tensor:
-    """Return the Gram matrices (N, D, D) of feature maps (N, D, h, w): mean over positions of f_i f_j.
-
-    Source: Gatys et al. 2016, equation 3. Deviations: divided by the number of positions, so that images of two sizes
-    can be compared.
-    """
-    if maps.ndim != 4:
-        raise InputError(f"feature maps (N, D, h, w) are needed; got {tuple(maps.shape)}")
-    flat = maps.flatten(2)
-    return flat @ flat.mT / flat.shape[2]
 
 
 @torch.no_grad()

@@ -11,8 +11,7 @@ from safetensors.torch import save
 from pellucid.errors import CheckpointError, InputError
 from pellucid.models.classifier import Classifier
 from pellucid.spec import from_dict, to_dict
-from pellucid.weights import load_weights as load_weights  # also read from here, beside load_classifier
-from pellucid.weights import read_weights
+from pellucid.weights import load_weights, read_weights
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 

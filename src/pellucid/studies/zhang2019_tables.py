@@ -8,8 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from pellucid.metrics import accuracy, bootstrap_mean
-from pellucid.metrics.bias import accuracy_on_correct
+from pellucid.metrics import accuracy, accuracy_on_correct, bootstrap_mean, wilson
 from pellucid.spec import register
 from pellucid.store import write_json
 from pellucid.studies.zhang2019_claims import UNTOUCHED, Measured, judge
@@ -83,9 +82,8 @@ def printed_tables() -> dict[str, Any]:
 def printed(method: str, level: str) -> float | None:
     """Return what the paper prints for CIFAR-10 and ResNet-18; None where it prints nothing."""
     tables = printed_tables()
-    found: float | None = (tables[CLEAN if level in ("clean", "robustness") else CIFAR10]["rows"].get(method, {})).get(
-        level
-    )
+    rows = tables[CLEAN if level in ("clean", "robustness") else CIFAR10]["rows"]
+    found: float | None = rows.get(method, {}).get(level)
     return found
 
 
@@ -138,7 +136,7 @@ def _network(io: Io, method: str, task: Any, robust: Tensor) -> dict[str, Any]:
     result = io.result(task)
     schedule = result.json("card.json")["training"]["schedule"]
     return {
-        "robustness": accuracy(robust.long(), robust.new_ones(len(robust)).long())._asdict(),
+        "robustness": wilson(int(robust.sum()), len(robust))._asdict(),
         "attacked": len(robust),
         "printed": {name: printed(method, name) for name in ("clean", "robustness")},
         "steps": result.json("history.json")[-1]["step"],

@@ -133,11 +133,14 @@ class Io:
             raise DataError(f"the network was made for {made_for}; {split.name} has images {has}")
         return tuple(names)
 
-    def data(self, spec: Data, part: str) -> Split:
-        """Return one part of a data set; raise DataError if it is not what earlier results were made from."""
+    def data(self, spec: Data, part: str, role: str | None = None) -> Split:
+        """Return one part of a data set; raise DataError if it is not what earlier results were made from.
+
+        It is recorded under its part; a second data set needs a role of its own, or would be recorded in its place.
+        """
         split = spec.load(part)
         self.store.pin_data(spec, part, split.sha256)
-        self.data_used[part] = {
+        self.data_used[role or part] = {
             "name": split.name,
             "sha256": split.sha256,
             "images": len(split),

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Annotated, Any, ClassVar, cast
 
 import torch
-from annotated_types import Ge, Le
+from annotated_types import Ge, Le, MultipleOf
 from pydantic import BeforeValidator
 from torch import Tensor
 
@@ -33,13 +33,13 @@ from pellucid.tasks.measuring import count_images, in_chunks
 from pellucid.tasks.parquet import write_columns
 from pellucid.tasks.training import NetworkField, folder_name, network_name
 from pellucid.transforms.autoencoder import CompactStylizer, note
-from pellucid.transforms.style_fit import State, blank, pieces, restore, saved, style_losses
+from pellucid.transforms.style_fit import State, blank, pieces, recoloured, restore, saved, style_losses
 from pellucid.transforms.stylize import FITTED, StylesField, Stylize
 
 _PIECE = 100  # training steps that are remembered together
 _COMPARED = ("stylised", "moments", "covariance")
-_LEAST = 0.5  # share of a painting's side that a piece of it has at least
-Size = Annotated[Count, Ge(16), Le(1024)]
+_LEAST = 1 / 3  # share of a painting's side that a piece of it has at least
+Size = Annotated[Count, Ge(16), Le(1024), MultipleOf(4)]
 
 
 @register("task", "fit_stylizer")
@@ -49,11 +49,12 @@ class FitStylizer:
 
     The encoder (see `CompactStylizer`) first learns, in encoder_steps, to tell the classes of the content images, where
     they have any, and to rebuild images; then the decoder learns, in steps, to paint content in the style of paintings
-    by the losses of Huang & Belongie (see `style_losses`), the encoder left as it is. Content and paintings are their
-    training parts; those of the other parts are held out. Pieces of content have size pixels, pieces of paintings half
-    as much again, taken from half to the whole of a painting's side, mirrored at random. Rates fall to zero as half a
-    cosine. The result is stylizer.safetensors, which says in its metadata what it is (`Stylize` reads it), and
-    fitted.json with the losses along the way. Seeded and resumable to the bit, every 100 steps.
+    by the losses of Huang & Belongie and Gram matrices (see `style_losses`), the encoder left as it is. Content and
+    paintings are their training parts; those of the other parts are held out. Pieces of content and paintings have size
+    pixels, those of a painting are taken from a third to the whole of its side; they are mirrored at random, paintings
+    recoloured too (see `recoloured`). Rates fall to zero as half a cosine. The result is stylizer.safetensors, which
+    says in its metadata what it is (`Stylize` reads it), and fitted.json with the losses along the way. Seeded and
+    resumable to the bit, every 100 steps.
     Source: Huang & Belongie 2017, section 6; the encoder is ours.
     """
 
@@ -63,13 +64,14 @@ class FitStylizer:
     styles: StylesField
     steps: Count = 1500
     encoder_steps: Whole = 400
-    batch_size: Count = 8
+    batch_size: Count = 4
     encoder_batch_size: Count = 32
-    size: Size = 64
+    size: Size = 64  # a multiple of 4
     width: Count = 16
-    levels: Annotated[Count, Le(3)] = 2
-    style_weight: NonNegative = 5.0
-    lr: Positive = 1e-3
+    levels: Annotated[Count, Le(3)] = 3
+    style_weight: NonNegative = 30.0
+    gram_weight: NonNegative = 30.0
+    lr: Positive = 3e-3
     encoder_lr: Positive = 2e-3
     seed: Whole = 0
 
@@ -97,7 +99,7 @@ class FitStylizer:
         return [FITTED, "fitted.json"]
 
     def _paintings(self, io: Io) -> Tensor:
-        split = io.data(self.styles, "train")
+        split = io.data(self.styles, "train", "styles")
         images = split.images().to(io.device)
         return images.expand(-1, 3, -1, -1)
 
@@ -138,16 +140,18 @@ class FitStylizer:
         network.encoder.requires_grad_(False)
         optimiser = torch.optim.Adam(network.decoder.parameters(), lr=self.lr)
         restore(network, optimiser, state)
-        totals = torch.zeros(2)
+        totals = torch.zeros(3)
         for step in steps:
             x, _ = self._content(io, content, self.batch_size, "decoder", step)
             draw = torch.Generator().manual_seed(derive(self.seed, "styles", step))
             chosen = torch.randint(len(styles), (len(x),), generator=draw).to(styles.device)
-            losses = style_losses(network, x, pieces(styles[chosen], 3 * self.size // 2 // 4 * 4, _LEAST, draw))
-            self._move(optimiser, losses.total(self.style_weight), self.lr, step / self.steps, len(x))
-            totals += torch.stack([losses.content, losses.style]).detach().cpu()
-        content_loss, style_loss = totals / len(steps)
-        return saved(network, optimiser) | {"loss.content": content_loss, "loss.style": style_loss}
+            style = recoloured(pieces(styles[chosen], self.size, _LEAST, draw), draw)
+            losses = style_losses(network, x, style)
+            total = losses.total(self.style_weight, self.gram_weight)
+            self._move(optimiser, total, self.lr, step / self.steps, len(x))
+            totals += torch.stack([losses.content, losses.style, losses.gram]).detach().cpu()
+        named_losses = zip(("loss.content", "loss.style", "loss.gram"), totals / len(steps))
+        return saved(network, optimiser) | dict(named_losses)
 
     def _content(self, io: Io, content: Split, size: int, phase: str, step: int) -> tuple[Tensor, Tensor]:
         """Return a batch of RGB pieces of content, and the rows they are from."""
@@ -272,7 +276,7 @@ class StyleMeasure(_Painting):
         return ["measured.parquet", "measurement.json"]
 
     def _paintings(self, io: Io) -> Tensor:
-        parts = [io.data(self.paintings, part).images() for part in self.painted]
+        parts = [io.data(self.paintings, part, f"paintings, {part}").images() for part in self.painted]
         return torch.cat(parts).to(io.device).expand(-1, 3, -1, -1)
 
     def _networks(self, io: Io, split: Split) -> dict[str, Any]:

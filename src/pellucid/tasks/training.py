@@ -19,14 +19,7 @@ from pellucid.defences import Standard, with_teachers
 from pellucid.errors import CheckpointError, DataError, SpecError, TrainingError
 from pellucid.models import Classifier
 from pellucid.models.card import CARD, README, card, logged, markdown
-from pellucid.models.checkpoint import (
-    CONFIG,
-    WEIGHTS,
-    checkpoint_folder,
-    load_weights,
-    load_with_config,
-    save_classifier,
-)
+from pellucid.models.checkpoint import CONFIG, WEIGHTS, checkpoint_folder, load_with_config, save_classifier
 from pellucid.optimisers import Adam, Optimiser
 from pellucid.protocols import AttackField, DataField, DefenceField, ModelField
 from pellucid.rng import derive, global_seed
@@ -38,6 +31,7 @@ from pellucid.tasks.io import Io, versions
 from pellucid.tracking import TensorBoard
 from pellucid.train import Log, Loop, Precision, Recipe, Run, fit
 from pellucid.watching import WATCHED
+from pellucid.weights import load_weights
 
 TaskField = Annotated[Any, member("task")]
 
@@ -259,9 +253,7 @@ class Train:
             return None
         if rehearsal:
             return self.unlabelled.load("train")
-        labelled = io.data_used["train"]
-        split = io.data(self.unlabelled, "train")
-        io.data_used |= {"train": labelled, "unlabelled": io.data_used["train"]}
+        split = io.data(self.unlabelled, "train", "unlabelled")
         shape = self.data.load("train").shape
         if split.shape != shape:
             raise DataError(f"the images without labels, of {split.name}, are {split.shape}, those with labels {shape}")

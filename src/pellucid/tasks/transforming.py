@@ -176,7 +176,8 @@ class Sensitivity(_Judging):
     The result is sensitivity.parquet, one row per transformation and image: index, label, transform (0 the untouched
     image), predicted, probability (of the true class), and of the map's magnitudes, summed over channels, sparsity
     (Gini), contours (rank correlation with the edges of that transformed image), similarity and distance (rank
-    correlation with, and mean distance from, the map on the untouched image); NaN where a map is constant.
+    correlation with, and mean distance from, the map on the untouched image). Both correlations are NaN where a map is
+    constant, sparsity where it is zero.
     maps.safetensors holds the first `shown` images: images (T + 1, shown, C, H, W), maps of magnitudes
     (T + 1, shown, h, w), probabilities (T + 1, shown) and labels (shown). Transformations draw what they draw in
     Transformed; what an interpreter draws is the same for an image in all its versions. Raises DataError for images

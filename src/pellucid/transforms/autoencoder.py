@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pellucid.errors import CheckpointError
-from pellucid.transforms.adain import Stylizer
+from pellucid.transforms.adain import Stylizer, adain
 from pellucid.weights import is_pickle, load_weights, read_weights
 
 NOTE = "stylizer"  # the key of a file's metadata under which it says what it is, as JSON
@@ -26,14 +26,20 @@ class CompactStylizer(Stylizer):
     """Three levels of `width`, 2 width and 4 width channels at 1, 1/2 and 1/4 of the size, and a decoder.
 
     Convolutions 3x3 with reflection padding and ReLU: one at the first level, two at the others, the first of which
-    halves the sides. AdaIN is applied to the deepest `levels` maps; the decoder doubles pixels on its way up and is
-    given each of those maps where its size is reached. levels=1 is the form of Huang & Belongie 2017, whose decoder
-    sees the deepest map only; more levels are ours: a small encoder's deepest map holds less of the shapes than VGG's.
+    halves the sides. AdaIN is applied to the deepest `levels` maps and to the pixels; the decoder doubles pixels on its
+    way up and is given each of those maps where its size is reached.
+
+    x' = AdaIN(t_0 + D(t_1 ... t_levels), t_0),   t_0 the pixels after AdaIN, t_i the maps after AdaIN
+
+    What the decoder D draws is added to the image with its colours matched, and the sum has the colours' mean and
+    deviation again. Source: Huang & Belongie 2017. Deviations: theirs decodes the deepest map of a larger network;
+    maps of several levels and the pixels are ours, since the deepest map of a small encoder holds too little of the
+    shapes, and its decoder reaches the contrasts of paintings only that it has seen.
     """
 
     stride: ClassVar[int] = 4
 
-    def __init__(self, width: int = 16, levels: int = 2) -> None:
+    def __init__(self, width: int = 16, levels: int = 3) -> None:
         super().__init__()
         self.called = "AdaIN, compact autoencoder"
         self.width, self.levels = width, levels
@@ -64,20 +70,25 @@ class CompactStylizer(Stylizer):
         return found
 
     def features(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Return the deepest `levels` maps, the deepest last."""
-        return tuple(self.all_features(images)[-self.levels :])
+        """Return the pixels and the deepest `levels` maps, the deepest last."""
+        return (images, *self.all_features(images)[-self.levels :])
 
     def decode(self, features: Sequence[Tensor]) -> Tensor:
-        """Return images of the deepest maps."""
-        x = features[-1]
+        """Return images of pixels and the deepest maps."""
+        pixels, *maps = features
+        return adain(pixels + self.drawn(maps), pixels)
+
+    def drawn(self, maps: Sequence[Tensor]) -> Tensor:
+        """Return what the decoder makes of the deepest maps, (N, 3, H, W)."""
+        x = maps[-1]
         for number, layers in enumerate(self.decoder):
             enter, leave = cast(nn.ModuleList, layers)
             if 0 < number < self.levels:
-                x = torch.cat([x, features[-1 - number]], 1)
+                x = torch.cat([x, maps[-1 - number]], 1)
             x = leave(enter(x).relu())
             if number < 2:
                 x = functional.interpolate(x.relu(), scale_factor=2, mode="nearest")
-        return (x + 1) / 2
+        return x
 
 
 def told(path: Path) -> dict[str, Any] | None:

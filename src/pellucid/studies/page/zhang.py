@@ -1,5 +1,6 @@
 """The content of the page on what adversarially trained networks look at, from its tables and stored maps."""
 
+import math
 from typing import Any
 
 from pellucid.metrics import Interval
@@ -76,10 +77,14 @@ def build_report(io: Io, task: Any) -> Report:
             Section("Networks", _NETWORKS, (_networks(found, keys, warning),)),
             *_transformed(found["rows"], keys["images"], warning),
             Section(
-                "Curves", "The form of Figures 5 and 7; crosses are printed.", _curves(measured, found["rows"], keys)
+                "Curves",
+                "The form of Figures 5 and 7; hollow and dashed: printed.",
+                _curves(measured, found["rows"], keys),
             ),
             Section(
-                "What the networks look at", _MAPS, (*_map_tables(found["maps"], keys), *_pictures(io, measured, names))
+                "What the networks look at",
+                _MAPS,
+                (*_map_tables(found["maps"], keys), *_pictures(io, measured, keys["maps"])),
             ),
             Section("Choices", blocks=(Table("What was chosen, and why", ("", "choice"), choices),)),
         ),
@@ -141,8 +146,11 @@ def _levels(title: str, architecture: str, rows: Rows, keys: dict[Any, str], not
     for row in rows:
         key = keys[architecture, row["method"]]
         cells.setdefault(row["method"], []).append(_cell(row["on_correct"], key, row["printed"]))
-    apart = max((abs(row["on_correct"]["value"] - row["on_correct_of_batches"]["value"]) for row in rows), default=0.0)
-    how = f"The authors' mean of ratios of batches of 32 is {100 * apart:.2f} points from the pooled share at most."
+    gaps = [abs(row["on_correct"]["value"] - row["on_correct_of_batches"]["value"]) for row in rows]
+    apart = max((gap for gap in gaps if not math.isnan(gap)), default=0.0)
+    how = f"The authors' mean of ratios of batches of 32 is {100 * apart:.2f} points from the pooled share at most"
+    undefined = sum(map(math.isnan, gaps))
+    how += f"; it is undefined for {undefined} numbers, with a batch of no correct image." if undefined else "."
     lines: tuple[Line, ...] = tuple((method, *own) for method, own in cells.items())
     return Table(f"{title}, {architecture}: accuracy on correct", ("method", *levels), lines, (*notes, how))
 
@@ -181,16 +189,17 @@ def _map_tables(maps: Rows, keys: dict[str, Any]) -> tuple[Table, ...]:
     return tuple(tables)
 
 
-def _pictures(io: Io, measured: Any, names: list[tuple[str, str]]) -> tuple[Block, ...]:
-    """Return the strips of Figures 1, 4 and 6 with probabilities, and the maps of Figure 2."""
+def _pictures(io: Io, measured: Any, keys: dict[Any, str]) -> tuple[Block, ...]:
+    """Return the maps of Figure 2, and a strip in the form of Figures 1 and 6, with probabilities."""
     stored = {
-        name: read_tensors(io.result(part).folder / "maps.safetensors") for name, part in zip(names, measured.mapped)
+        name: read_tensors(io.result(part).folder / "maps.safetensors") for name, part in zip(keys, measured.mapped)
     }
     classes = measured.transformed[0].data.load("test").classes
     columns = (UNTOUCHED, *measured.map_levels)
     blocks: list[Block] = []
     for architecture in dict.fromkeys(measured.architectures):
-        own = {method: stored[architecture, method] for a, method in names if a == architecture}
+        own = {method: found for (a, method), found in stored.items() if a == architecture}
+        settings = {method: keys[architecture, method] for method in own}
         first = next(iter(own.values()))
         titles = [classes[int(label)] for label in first["labels"]]
         images = first["images"].clamp(0, 1)
@@ -203,6 +212,7 @@ def _pictures(io: Io, measured: Any, names: list[tuple[str, str]]) -> tuple[Bloc
                 label=titles[place],
                 probabilities={method: found["probabilities"][:, place] for method, found in own.items()},
                 caption=f"{architecture}: maps of an image of class {titles[place]}, and the probability of that class",
+                settings=settings,
             )
             for place in range(min(PANELS, len(titles)))
         ]
@@ -214,6 +224,7 @@ def _pictures(io: Io, measured: Any, names: list[tuple[str, str]]) -> tuple[Bloc
                 {method: found["probabilities"][:, shown] for method, found in own.items()},
                 classes=titles[shown],
                 caption=f"{architecture}: versions of an image, and the probability of the true class",
+                settings=settings,
             )
         )
     return tuple(blocks)
