@@ -185,7 +185,8 @@ def test_conflicting_cues_are_judged_where_there_is_a_stylizer(say, words, place
     for number in range(3):
         Image.effect_noise((40, 40), 40 * number + 20).convert("RGB").save(place / "paintings" / f"{number}.png")
     torch.manual_seed(0)
-    write_tensors(place / "painter", dict(CompactStylizer(width=4).state_dict()), note({"width": 4, "levels": 2}))
+    painter = CompactStylizer(width=4, levels=2)
+    write_tensors(place / "painter", dict(painter.state_dict()), note({"width": 4, "levels": 2}))
     told = say(*words, "--transforms", "edges", "--styles", "paintings", "--stylizer", "painter", "--maps", "1",
                "--interpreter", "gradient", "--images", "10", "--json").json()  # fmt: skip
     assert "compact" in told["stylizer"]

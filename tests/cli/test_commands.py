@@ -93,6 +93,19 @@ def test_starting_from_a_checkpoint(say, trained):
     assert all(torch.allclose(v, start[k], rtol=0, atol=1e-9) for k, v in weights.items())
 
 
+def test_train_shows_eps_and_lambda_in_the_units_of_the_data_too(say, monkeypatch):
+    """Data on [-1, 3]: a distance there is four times that on [0, 1], the weight of a squared gradient 16 times."""
+    load = Digits.load
+    monkeypatch.setattr(Digits, "load", lambda self, part: replace(load(self, part), value_range=(-1.0, 3.0)))
+    words = ("train", *SMALL, "--model", "small_cnn", "model.filters=3,4,5", "--steps", "1", "--defence", "sum")
+    parts = ("defences=fgsm_training, double_backprop weight=0.5",)
+    told = say(*words, *parts, "--quiet")
+    assert "eps of fgsm 1.2 on [-1, 3], 0.3 on [0, 1]" in told.out
+    assert "weight of double_backprop 8 on [-1, 3], 0.5 on [0, 1]" in told.out
+    monkeypatch.undo()
+    assert " on [0, 1]" not in say(*words, *parts, "--quiet", "--seed", "1").out
+
+
 # ---------------------------------------------------------------------------------------------------- evaluate
 
 
@@ -119,7 +132,7 @@ def test_evaluate_shows_eps_in_the_units_of_the_data_too(say, trained, monkeypat
     load = Digits.load
     monkeypatch.setattr(Digits, "load", lambda self, part: replace(load(self, part), value_range=(-1.0, 3.0)))
     words = ("evaluate", trained, *SMALL, "--attack", "fgsm", "--epsilons", "0,0.1", "--quiet")
-    assert "eps 0.1 (0.4 on the data's own [-1, 3])" in say(*words).out
+    assert "eps 0.4 on [-1, 3], 0.1 on [0, 1]" in say(*words).out
     assert [row["epsilon_of_data"] for row in say(*words, "--json").json()["accuracy"]] == pytest.approx([0, 0.4])
 
 

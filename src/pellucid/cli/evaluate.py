@@ -37,6 +37,8 @@ def evaluate(
     Several networks give a column of the transfer matrix: the first makes the examples, all judge them.
     """
     from pellucid.cli.networks import named_networks
+    from pellucid.cli.units import OF_IMAGES
+    from pellucid.data import converted_eps
     from pellucid.metrics import accuracy
     from pellucid.spec import digest, fraction, from_dict, lookup, read_sequence
     from pellucid.tasks.attacking import warning_lines
@@ -87,8 +89,8 @@ def evaluate(
         grid = Grid(box=None, padding=(0, 0, 0, 2), show_header=False)
         for r in rows[judge * len(sizes) : (judge + 1) * len(sizes)]:
             size = "as described" if math.isnan(r["epsilon"]) else f"eps {fraction(r['epsilon'])}"
-            if (low, high) != (0, 1) and r["epsilon_of_data"] is not None:
-                size += f" ({r['epsilon_of_data']:.4g} on the data's own [{low:.4g}, {high:.4g}])"
+            if (low, high) != OF_IMAGES and r["epsilon_of_data"] is not None:
+                size = str(converted_eps(r["epsilon_of_data"], (low, high)))
             grid.add_row(size, f"{r['value']:6.1%}", f"{r['low']:.1%} - {r['high']:.1%}")
         screen().print(grid)
     for line in warning_lines(summary["warnings"]):

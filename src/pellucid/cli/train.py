@@ -1,5 +1,6 @@
 """pellucid train."""
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -59,6 +60,7 @@ def train(
     accumulate=4 images=1000 log_every=50 shuffle=no optimiser.schedule=cosine
     watch.eps=0.1 stop.accuracy=0.9 (all: pellucid list task train).
     """
+    from pellucid.cli.units import in_both_units
     from pellucid.spec import digest, from_dict
     from pellucid.tasks.training import kept_row
 
@@ -77,17 +79,20 @@ def train(
         export(out, {name: (folder / name).read_bytes() for name in result.meta["files"]})
         folder = out.resolve()
     history, schedule = result.json("history.json"), result.json("card.json")["training"]["schedule"]
+    units = in_both_units(task.defence, tuple(result.meta["data"]["train"]["value_range"]))
     common.say(
         {
             "checkpoint": str(folder),
             "digest": digest(task),
             "kept": schedule["kept"],
             "stopped": schedule["stopped"],
+            "units": [dataclasses.asdict(both) for both in units],
             "history": history,
             "meta": result.meta,
         },
         [
             *(f"{key.replace('_', ' ')}: {value:.4g}" for key, value in kept_row(result).items()),
+            *map(str, units),
             *([f"stopped: {schedule['stopped']}"] if schedule["stopped"] else []),
             *([f"kept: the network of step {schedule['kept']}"] if schedule["kept"] else []),
             f"took {result.meta['wall_seconds']:.1f} s",

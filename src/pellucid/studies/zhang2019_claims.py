@@ -58,10 +58,21 @@ def judge(numbers: Numbers) -> list[ClaimRow]:
         ),
         _ahead(numbers, "L16b", "worse on patch-shuffled images", "Figure 7", _shuffled(numbers)[:-1], below),
         _alike(
-            numbers, "L16c", "are equally bad where patches are smallest", _shuffled(numbers)[-1:], SAME, "Figure 7"
+            numbers,
+            "L16c",
+            "are equally bad where patches are smallest",
+            "Figure 7",
+            _shuffled(numbers)[-1:],
+            SAME,
         ),
-        _alike(numbers, "L16d", "lose equally at low saturation", _levels(numbers, LOW), SAME_LOSS, "Figure 5"),
-        *_stylized(numbers),
+        _alike(
+            numbers,
+            "L16d",
+            "lose equally at low saturation",
+            "Figure 5",
+            _levels(numbers, LOW),
+            SAME_LOSS,
+        ),
         _order(numbers, "a"),
         _order(numbers, "b"),
         _ahead(numbers, "L18a", "better on low-pass filtered images", "Table 3", _starting(numbers, "low-pass"), above),
@@ -147,7 +158,7 @@ def _ahead(
     }
 
 
-def _alike(numbers: Numbers, name: str, said: str, levels: tuple[str, ...], limit: float, place: str) -> ClaimRow:
+def _alike(numbers: Numbers, name: str, said: str, place: str, levels: tuple[str, ...], limit: float) -> ClaimRow:
     gaps = _gaps(numbers, (NORMAL, UNDERFIT), levels)
     return {
         "name": name,
@@ -162,11 +173,6 @@ def _alike(numbers: Numbers, name: str, said: str, levels: tuple[str, ...], limi
 
 def _within(gap: Interval, limit: float) -> Verdict:
     return all_of((above(gap, -limit), below(gap, limit)))
-
-
-def _stylized(numbers: Numbers) -> list[ClaimRow]:
-    levels = _starting(numbers, "stylized")
-    return [_ahead(numbers, "L16e", "better on stylized images", "Table 2", levels, above)] if levels else []
 
 
 def _order(numbers: Numbers, letter: str) -> ClaimRow:
