@@ -1,6 +1,7 @@
 """notMNIST: the large and the small set, or one alone."""
 
 import logging
+import shutil
 
 import numpy as np
 import pytest
@@ -36,6 +37,15 @@ def letters(folder, n, seed):
 def both(root, large=14, small=6):
     home = root / "notmnist"
     return letters(home / "notMNIST_large", large, 0), letters(home / "notMNIST_small", small, 100_000)
+
+
+@pytest.mark.parametrize("where", [("notMNIST_large",), ("notMNIST_large", "notMNIST_small")])
+def test_a_letter_that_is_missing_is_no_reason_to_count_the_others_anew(root, where):
+    both(root)
+    for folder in where:
+        shutil.rmtree(root / "notmnist" / folder / "C")
+    with pytest.raises(DataError, match="the large set of notmnist needs images of the classes A to J"):
+        NotMNIST(train=20, validation=10, test=10).load("train")
 
 
 def test_train_and_validation_are_of_the_large_set_and_test_of_the_small_one(root):

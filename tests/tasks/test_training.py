@@ -22,8 +22,8 @@ from pellucid.defences import (
     Standard,
     Sum,
 )
-from pellucid.errors import DataError, SpecError
-from pellucid.models import load_classifier
+from pellucid.errors import CheckpointError, DataError, SpecError
+from pellucid.models import PerImage, load_classifier
 from pellucid.optimisers import Adam
 from pellucid.rng import derive, global_seed
 from pellucid.spec import digest, from_dict, to_dict
@@ -243,6 +243,14 @@ def test_images_without_labels_of_another_shape_are_refused(store, monkeypatch):
     loading(monkeypatch, change)
     with pytest.raises(DataError, match=r"are \(1, 20, 20\), those with labels \(1, 28, 28\)"):
         run(replace(TASK, defence=MAPS, unlabelled=Digits(train=90)), store, FAST)
+
+
+def test_a_network_that_standardises_each_image_is_not_the_start_of_one_that_does_not(store):
+    """Their weights look alike."""
+    other = replace(TASK, model=PerImage(network=TASK.model), steps=1)
+    for start, then in ((TASK, other), (other, TASK)):
+        with pytest.raises(CheckpointError, match="standardises each image"):
+            run(replace(then, init=replace(start, steps=1)), store, FAST)
 
 
 # ---------------------------------------------------------------------------------- as accurate as another network

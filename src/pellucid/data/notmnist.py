@@ -10,6 +10,7 @@ from pellucid.data.location import Location
 from pellucid.data.published import Sifted, local
 from pellucid.data.source import Role, Source, Unreadable
 from pellucid.data.split import Split, check_part
+from pellucid.errors import DataError
 from pellucid.spec import NOT_HASHED, register
 
 LARGE, SMALL = ("notMNIST_large", "large"), ("notMNIST_small", "small")
@@ -60,7 +61,11 @@ def _drawn(source: Source, location: Location, part: str, sizes: tuple[int, ...]
     asked = ("test",) if part == "test" else ("validation", "train")  # validation first: the same for every train
     of = "small" if part == "test" else "large"
     rows = usable(source, location, role)[0]
-    labels = table_of(source, location, role).labels[rows]
+    table = table_of(source, location, role)
+    labels = table.labels[rows]
+    missing = [name for number, name in enumerate(source.classes) if not bool((labels == number).any())]
+    if missing or table.classes not in ((), source.classes):
+        raise DataError(f"the {of} set of notmnist needs images of the classes A to J; see {location.source}")
     drawn = balanced(labels, {name: wanted[name] for name in asked}, SEED, f"the {of} set of notmnist")[part]
     words = f"{len(drawn):,} of the {len(labels):,} images of the {of} set, as many of each class, with seed {SEED}"
     return collect(source, location, part, role, rows[drawn], words, None)

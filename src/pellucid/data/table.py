@@ -77,12 +77,12 @@ def columns(schema: Any, name: str, source: Source) -> tuple[str, str | None, tu
     features = _features(schema)
     image = next((c for c, f in features.items() if f.get("_type") == "Image" and c in schema.names), None)
     label = next((c for c, f in features.items() if f.get("_type") == "ClassLabel" and c in schema.names), None)
-    if source.label in schema.names:
-        label = source.label
+    if source.label:  # other columns of labels are of other classes
+        label = next((name for name in (source.label, "label") if name in schema.names), None)
     classes = tuple(str(part) for part in features.get(label, {}).get("names") or ()) if label else ()
     image = image or next((field.name for field in schema if _holds_bytes(field.type)), None)
     numbers = [field.name for field in schema if pa.types.is_integer(field.type) and field.name != source.group]
-    label = label or next(iter(numbers), None)
+    label = label or (None if source.label else next(iter(numbers), None))
     if image is None or (source.labelled and label is None):
         needed = "column of encoded images" if image is None else "column of class labels"
         raise DataError(f"{name} has no {needed}; its columns are {', '.join(schema.names)}")

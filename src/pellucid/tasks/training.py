@@ -295,6 +295,11 @@ class Train:
             network = self.model.build(*_build_arguments(train))
         if self.init is not None:
             start = io.network(self.init)
+            if start.per_image != network.per_image:  # which the weights do not tell
+                raise CheckpointError(
+                    "one of the network to start from and the network to train standardises each image (model "
+                    "per_image), the other does not"
+                )
             load_weights(network, start.state_dict(), f"the network to start from ({name_of(self.init)})")
         return network.to(io.device)
 

@@ -18,7 +18,8 @@ class Saturation:
 
     p = 2 changes nothing; for p to infinity images become binary (exactly 1/2 stays), for p to 0 grey. The power is
     that of |2x - 1|, which is halved afterwards. Images (N, C, H, W) float in [0, 1], before any normalisation, on
-    any device -> the same. Nothing is random. Raises InputError for images outside [0, 1].
+    any device -> the same. Nothing is random. For p > 2 there is no derivative at x = 1/2. Raises InputError for images
+    outside [0, 1].
     Source: Zhang & Zhu 2019, section 3.2 (p = .25, .5, 1, 2, 4, 8, 16, 64, 1024). Deviations: none.
 
     >>> import torch
