@@ -1,4 +1,4 @@
-"""Transformations of images that take away shape or texture: `transform(images, rng=None) -> images`."""
+"""Transformations of images that take away shape or texture: `transform(images, *, rng=None) -> images`."""
 
 from pellucid.transforms.blur import Blur
 from pellucid.transforms.edges import Edges
