@@ -57,8 +57,8 @@ def test_apply_paints_a_folder_of_pictures(say, here):
     words = ("stylize", "apply", "mine", "--styles", "paintings", "--weights", "s.safetensors", "--style-size", "24")
     spoken = say(*words, "--out", "made", "--quiet")
     assert spoken.code == 0, spoken.err
-    assert spoken.out.splitlines()[0].startswith("mine (a stand-in for VGG-19), weights sha256 ")
-    assert sorted(path.name for path in (here / "made").iterdir()) == ["mine0.png", "mine1.png"]
+    assert spoken.out.splitlines()[0].startswith("mine, 20 refining steps (a stand-in for VGG-19), weights sha256 ")
+    assert sorted(path.name for path in (here / "made").iterdir()) == ["mine0.png", "mine1.png", "stylised.json"]
     made = np.asarray(Image.open(here / "made" / "mine1.png"))
     assert made.shape == (20, 28, 3)
     told_by = say(*words, "--out", "made", "--quiet", "--json").json()
@@ -87,7 +87,7 @@ def test_sheet_is_a_picture_that_names_the_stylizer_beside_it(say, here):
     said = spoken.json()
     assert Image.open(io.BytesIO((here / "sheet.png").read_bytes())).width > 300
     assert said["sheet"] == str(here / "sheet.png")
-    assert said["stylizer"].startswith("mine (a stand-in")
+    assert said["stylizer"].startswith("mine, 20 refining steps (a stand-in")
     assert len(said["styles"]) == 3
 
 

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from pellucid.data import Digits
-from pellucid.errors import SpecError, TrainingError
+from pellucid.errors import CheckpointError, SpecError, TrainingError
 from pellucid.maths.edges import luma
 from pellucid.metrics import NamedLayers, RandomTextures, colour_matched, edge_correlation, gram_distance
 from pellucid.models import load_classifier
@@ -72,7 +73,7 @@ def test_the_encoder_stays_while_the_decoder_learns(tmp_path):
         stripes[:, np.arange(32) // width % 2 == 0] = (200, 180, 60)
         Image.fromarray(stripes).save(tmp_path / "stripes" / f"{number}.png")
     styles = {"data": "style_images", "path": str(tmp_path / "stripes"), "size": 32}
-    long = from_dict(to_dict(FIT) | {"styles": styles, "steps": 60, "lr": 1e-2, "batch_size": 4, "width": 6})
+    long = from_dict(to_dict(FIT) | {"styles": styles, "steps": 150, "lr": 1e-2, "batch_size": 4, "width": 6})
     one = from_dict(to_dict(long) | {"steps": 1})
     store = Store(tmp_path / "store")
     first, last = (compact_stylizer(run(task, store, FAST).folder / FITTED) for task in (one, long))
@@ -136,6 +137,22 @@ def test_what_is_measured_is_what_the_metrics_say(fitted):
         assert told[name]["falls_by_half"] == (left <= 0.5)
         others = [told[name]["left"][key]["value"] for key in ("moments", "covariance")]
         assert told[name]["further_than_colours"] == (left < min(others))
+
+
+def test_vgg_measures_where_its_file_is(fitted, tmp_path):
+    shapes = {"0": (3, 64), "2": (64, 64), "5": (64, 128), "7": (128, 128), "10": (128, 256), "12": (256, 256)}
+    shapes |= {"14": (256, 256), "16": (256, 256), "19": (256, 512)}
+    draw = torch.Generator().manual_seed(0)
+    table = {f"features.{k}.weight": torch.randn(b, a, 3, 3, generator=draw) / a**0.5 for k, (a, b) in shapes.items()}
+    table |= {f"features.{k}.bias": torch.zeros(b) for k, (_, b) in shapes.items()}
+    save_file(table, tmp_path / "vgg19.safetensors")
+    task = from_dict(to_dict(MEASURE) | {"network": None, "images": 2, "vgg": str(tmp_path / "vgg19.safetensors")})
+    told = run(task, fitted[0], FAST).json("measurement.json")
+    assert told["layers"]["VGG-19"] == ["relu1_1", "relu2_1", "relu3_1", "relu4_1"]
+    assert 0 < told["VGG-19"]["left"]["covariance"]["value"] < 1
+    save_file(table | {"features.0.bias": torch.ones(64)}, tmp_path / "vgg19.safetensors")
+    with pytest.raises(CheckpointError, match="not the file it was"):
+        run(from_dict(to_dict(task) | {"seed": 1}), fitted[0], FAST)
 
 
 def test_only_stylize_paints():

@@ -1,5 +1,7 @@
 """AdaIN by hand, the networks, and the transformation with weights and styles from files."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -12,8 +14,8 @@ from pellucid.maths.edges import luma
 from pellucid.rng import Stream, global_seed
 from pellucid.spec import digest, from_dict, to_dict
 from pellucid.store import write_tensors
-from pellucid.transforms import Stylize
-from pellucid.transforms.adain import Stylizer, adain, continued, moments, stylised
+from pellucid.transforms import Stylize, stylize
+from pellucid.transforms.adain import Stylizer, adain, continued, moments, refined, stylised
 from pellucid.transforms.autoencoder import CompactStylizer, compact_stylizer, note
 from pellucid.transforms.stylize import FITTED
 
@@ -185,10 +187,49 @@ def test_each_image_takes_the_style_that_the_stream_draws_for_it(file):
 
 def test_alpha_goes_from_the_decoded_image_to_the_whole_style(file):
     x, network = numbers(3, 3, 16, 16), compact_stylizer(file).double()
-    none, half, whole = (Stylize(styles=STYLES, weights=str(file), alpha=a)(x) for a in (0, 0.5, 1))
+    none, half, whole = (Stylize(styles=STYLES, weights=str(file), alpha=a, refine=0)(x) for a in (0, 0.5, 1))
     torch.testing.assert_close(none, network.decode(network.features(x)).clamp(0, 1))
     assert (half - none).abs().max() > 1e-4
     assert (half - whole).abs().max() > 1e-4
+
+
+def style_loss(network, images, styles):
+    pairs = zip(network.features(images), network.features(styles))
+    moved = [(moments(a), moments(b)) for a, b in pairs]
+    return sum(((m - M) ** 2 + (s - S) ** 2).mean((1, 2, 3)) / (S**2).mean((1, 2, 3)) for (m, s), (M, S) in moved)
+
+
+@torch.no_grad()
+def test_refining_lowers_the_style_loss_of_every_image_and_leaves_what_has_it(file):
+    network, x, styles = compact_stylizer(file).double(), numbers(4, 3, 16, 16), numbers(4, 3, 24, 24, seed=1) ** 3
+    wanted = [moments(maps) for maps in network.features(styles)]
+    plain, better = (stylised(network, x, styles, refine=steps) for steps in (0, 20))
+    assert torch.equal(stylised(network, x, styles), better)  # 20 are the network's own
+    torch.testing.assert_close(refined(network, plain, wanted, 0), plain)
+    assert (style_loss(network, better, styles) < 0.8 * style_loss(network, plain, styles)).all()
+    same = [moments(maps) for maps in network.features(x)]
+    torch.testing.assert_close(refined(network, x, same, 20), x)
+    alone = refined(network, plain[2:3], [(m[2:3], s[2:3]) for m, s in wanted], 5)
+    torch.testing.assert_close(alone[0], refined(network, plain, wanted, 5)[2])
+
+
+def test_a_refining_step_by_hand():
+    x, mean, deviation = torch.tensor([[[[0.2, 0.6]]]]).expand(1, 3, 1, 2), 0.5, math.sqrt(0.08 + 1e-5)
+    wanted = [(torch.full((1, 3, 1, 1), mean), torch.full((1, 3, 1, 1), deviation))]  # 0.1 brighter, contrast alike
+    loss = 0.1**2 / deviation**2
+    found = refined(Identity(), x, wanted, 1)
+    torch.testing.assert_close(found, x + 0.04 * math.sqrt(loss) / 2, rtol=1e-4, atol=1e-6)  # v = g / (2 rms)
+
+
+def test_everything_works_where_nothing_is_recorded(file):
+    transform, x = Stylize(styles=STYLES, weights=str(file), refine=2), numbers(2, 3, 8, 8)
+    expected = transform(x)
+    stylize._loaded.cache_clear()
+    with torch.inference_mode():
+        assert torch.equal(transform(x.clone()), expected)
+        assert torch.equal(transform.with_styles(x, x.flip(0)), transform.with_styles(x, x.flip(0)))
+    assert torch.equal(transform(x), expected)
+    assert not expected.requires_grad
 
 
 def test_grey_images_are_stylised_in_colour_and_given_back_as_luma(file):
@@ -271,5 +312,6 @@ def test_either_files_or_a_task(file):
 
 def test_it_says_which_stylizer_it_is(file):
     transform = Stylize(styles=STYLES, weights=str(file))
-    wanted = "AdaIN, compact autoencoder fitted on nothing (a stand-in for VGG-19), weights sha256 "
+    wanted = "AdaIN, compact autoencoder fitted on nothing, 20 refining steps (a stand-in for VGG-19), weights sha256 "
     assert transform.stylizer_name == wanted + transform.sha256[:12]
+    assert ", 3 refining steps (a stand-in" in Stylize(styles=STYLES, weights=str(file), refine=3).stylizer_name

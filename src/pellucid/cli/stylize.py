@@ -54,7 +54,7 @@ def fit(
     ],
     content: Annotated[str, Parameter(help="A data set (pellucid list data) whose images are to be painted.")],
     styles: Styles,
-    steps: Annotated[str, Parameter(help="Steps of the decoder.")] = "1500",
+    steps: Annotated[str, Parameter(help="Steps of the decoder.")] = "2000",
     style_size: StyleSize = "192",
     seed: Seed = "0",
     out: Annotated[Place, Parameter(help="The file for the stylizer.")] = Path("stylizer.safetensors"),
@@ -101,11 +101,15 @@ def apply(
     out: Annotated[Place, Parameter(help="Folder for the painted images.")] = Path("stylised"),
     common: Common = Common(),
 ) -> None:
-    """Paint images, each in a style drawn at random, and write them as PNG files under their own names or numbers."""
+    """Paint images, each in a style drawn at random, and write them as PNG files under their own names or numbers.
+
+    stylised.json beside them says which stylizer painted them, and which painting's style each has.
+    """
     result = _painted(words, data, styles, weights, decoder, style_size, part, images, seed, common)
     told, tensors = result.json("stylised.json"), result.tensors("stylised.safetensors")
     names = told["names"] or [f"{row:05d}" for row in range(len(tensors["stylised"]))]
-    export(out, {f"{_plain(name)}.png": _png(image) for name, image in zip(names, tensors["stylised"])})
+    files = {f"{_plain(name)}.png": _png(image) for name, image in zip(names, tensors["stylised"])}
+    export(out, files | {"stylised.json": (result.folder / "stylised.json").read_bytes()})
     path = str(out.resolve())
     common.say({"folder": path, "images": len(names), **told, "meta": result.meta}, [told["stylizer"], path])
 
@@ -130,8 +134,12 @@ def sheet(
     result = _painted(words, data, styles, weights, decoder, style_size, part, images, seed, common)
     told, tensors = result.json("stylised.json"), result.tensors("stylised.safetensors")
     rows = tuple(
-        GalleryRow(title, tuple(Picture(title, _pixels(image)) for image in tensors[key]))
-        for title, key in (("original", "images"), ("painting", "paintings"), ("stylised", "stylised"))
+        GalleryRow(title, tuple(Picture("", _pixels(image)) for image in tensors[key]), note)
+        for title, key, note in (
+            ("original", "images", ""),
+            ("painting", "paintings", ""),
+            ("stylised", "stylised", told["stylizer"]),
+        )
     )
     export(out.parent, {out.name: to_png(Gallery(told["stylizer"], rows))})
     path = str(out.resolve())
@@ -153,6 +161,10 @@ def measure(
         str | None, Parameter(help="A checkpoint folder (or package.module:attribute) that measures as well.")
     ] = None,
     layers: Annotated[str, Parameter(help="Its layers, with commas between.")] = "layer1,layer2,layer3",
+    vgg: Annotated[
+        str | None,
+        Parameter(help="torchvision's file of VGG-19, which measures as well; a path or hf://OWNER/NAME/FILE."),
+    ] = None,
     part: PartOf = "test",
     images: Images = "100",
     seed: Seed = "0",
@@ -177,6 +189,7 @@ def measure(
     networks, fields = named_networks([] if network is None else [network], fields)
     table = {"task": "style_measure", "data": data_set, "part": part, "images": images, "seed": seed}
     table |= {"paintings": {k: v for k, v in paintings.items() if k != "part"}, "painted": painted, "layers": layers}
+    table |= {"vgg": vgg or ""}
     common.open_store()
     table["stylize"] = _stylize(paintings, weights, decoder, fields)
     result = common.run(from_dict(table | {"network": next(iter(networks), None)}, "task"))

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Annotated, Any, ClassVar, cast
 
@@ -26,7 +26,7 @@ from pellucid.metrics.style import (
 )
 from pellucid.protocols import DataField, Part, TransformField
 from pellucid.rng import Stream, derive
-from pellucid.spec import Count, NonNegative, Positive, Whole, name_of, read_sequence, register
+from pellucid.spec import NOT_HASHED, Count, NonNegative, Positive, Whole, name_of, read_sequence, register
 from pellucid.store import write_json, write_tensors
 from pellucid.tasks.io import Io
 from pellucid.tasks.measuring import count_images, in_chunks
@@ -35,6 +35,8 @@ from pellucid.tasks.training import NetworkField, folder_name, network_name
 from pellucid.transforms.autoencoder import CompactStylizer, note
 from pellucid.transforms.style_fit import State, blank, pieces, recoloured, restore, saved, style_losses
 from pellucid.transforms.stylize import FITTED, StylesField, Stylize
+from pellucid.transforms.vgg import VGGFeatures
+from pellucid.weights import content_digest, described_file, read_tensors
 
 _PIECE = 100  # training steps that are remembered together
 _COMPARED = ("stylised", "moments", "covariance")
@@ -62,16 +64,16 @@ class FitStylizer:
 
     content: DataField
     styles: StylesField
-    steps: Count = 1500
+    steps: Count = 2000
     encoder_steps: Whole = 400
-    batch_size: Count = 4
+    batch_size: Count = 8
     encoder_batch_size: Count = 32
     size: Size = 64  # a multiple of 4
     width: Count = 16
     levels: Annotated[Count, Le(3)] = 3
     style_weight: NonNegative = 30.0
     gram_weight: NonNegative = 30.0
-    lr: Positive = 3e-3
+    lr: Positive = 1e-3
     encoder_lr: Positive = 2e-3
     seed: Whole = 0
 
@@ -237,23 +239,33 @@ class Stylised(_Painting):
 class StyleMeasure(_Painting):
     """How much nearer stylising brings images to the style of paintings, beside matching colours, and the edges left.
 
-    Every image of a part in the style of every painting of `paintings`, a data set's parts `painted`, of which the
-    stylizer was fitted on none where it names others. Distances are `gram_distance`, as means over the layers of a
-    measuring network: random filters (`random`), those with their means (`random with means`), and the named layers of
-    `network` where it is given. Columns of measured.parquet: index, style, network (0, 1, 2), before (the image
-    untouched), stylised, moments, covariance (its colours matched, see `colour_matched`), edges (correlation of Sobel
-    maps with the image's own, stylised), edges_moments, edges_covariance. measurement.json has, per network and
-    painting and over all of them, the means, and of `stylised` the shares of `before` that are left with their
-    intervals over images; and whether the three demands hold: half of the distance, less than either matching of
-    colours, edges of at least 0.5.
+    Every image of a part is painted in the style of every painting of the parts `painted` of `paintings`, which the
+    stylizer was not fitted on. Distances are `gram_distance`, as means over the layers of measuring networks that had
+    no part in the stylizer: `random` (`RandomTextures`), `random with means` (the same without zero_mean), the named
+    layers of `network`, and VGG-19 from torchvision's file `vgg`, where they are given.
+
+    The result is measured.parquet, one row per measuring network, painting and image: index, style, network (their
+    numbers), before (the distance of the untouched image), stylised, moments, covariance (of the image with its colours
+    matched, see `colour_matched`), and edges_ of these three (`edge_correlation` with the untouched image); and
+    measurement.json: per network the share of the distance that is left, its mean over images with an interval and by
+    painting, and whether the demands hold: falls_by_half, further_than_colours (than either way of matching them) and
+    contours_stay (edges of at least 0.5).
     """
 
     paintings: StylesField
     painted: Annotated[tuple[Part, ...], BeforeValidator(read_sequence)] = ("validation", "test")
     network: NetworkField | None = None
     layers: Annotated[tuple[str, ...], BeforeValidator(read_sequence)] = ("layer1", "layer2", "layer3")
+    vgg: str = field(default="", metadata=dict(NOT_HASHED))
+    vgg_sha256: str = ""
     images: Count | None = 100
     chunk: Count = 25
+
+    def check(self) -> None:
+        """Look up which VGG-19 it is; refuse transformations that are no stylizer."""
+        super().check()
+        if self.vgg and not self.vgg_sha256:
+            object.__setattr__(self, "vgg_sha256", content_digest(self.vgg))
 
     def title(self) -> str:
         """Name the work for people."""
@@ -285,6 +297,8 @@ class StyleMeasure(_Painting):
             io.classes_fit(self.network, split)
             network = NamedLayers(io.network(self.network), self.layers)
             found[network_name(self.network)] = _Grey(network) if split.shape[0] == 1 else network
+        if self.vgg_sha256:
+            found["VGG-19"] = VGGFeatures(read_tensors(described_file(self.vgg, self.vgg_sha256)), self.vgg)
         return {name: network.to(io.device) for name, network in found.items()}
 
     def _work(

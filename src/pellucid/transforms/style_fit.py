@@ -28,7 +28,9 @@ class Pupil(nn.Module):
     def __init__(self, width: int, levels: int, classes: int) -> None:
         super().__init__()
         self.stylizer = CompactStylizer(width, levels)
-        self.norms = nn.ModuleList(nn.BatchNorm2d(layer.out_channels) for layer in self.stylizer.convolutions())
+        self.norms = nn.ModuleList(
+            nn.BatchNorm2d(cast(nn.Conv2d, layer).out_channels) for layer in self.stylizer.encoder
+        )
         self.head = nn.Linear(4 * width, max(classes, 1))
         self.rebuild = nn.ModuleList(
             nn.Conv2d(a, b, 3, padding=1) for a, b in ((4 * width, 2 * width), (2 * width, width), (width, 3))
@@ -36,21 +38,19 @@ class Pupil(nn.Module):
 
     def loss(self, images: Tensor, labels: Tensor | None) -> Tensor:
         """Return 30 ||x - rebuild(f(x))||^2 / n + the cross-entropy of the classes."""
-        x = 2 * images - 1
-        for layer, norm in zip(self.stylizer.convolutions(), self.norms):
-            x = norm(layer(x)).relu()
-        rebuilt = x
+        deepest = self.stylizer.all_features(images, self.norms)[-1]
+        rebuilt = deepest
         for place, step in enumerate(self.rebuild):
             rebuilt = step(functional.interpolate(rebuilt.relu(), scale_factor=2) if place else rebuilt)
         loss = _RECONSTRUCTION * functional.mse_loss(rebuilt, images)
-        return loss if labels is None else loss + functional.cross_entropy(self.head(x.mean((2, 3))), labels)
+        return loss if labels is None else loss + functional.cross_entropy(self.head(deepest.mean((2, 3))), labels)
 
     @torch.no_grad()
     def finished(self) -> CompactStylizer:
         """Return the stylizer with batch norm made part of its convolutions: w g / s, (b - m) g / s + beta."""
-        for layer, norm in zip(self.stylizer.convolutions(), self.norms):
+        for pair in zip(self.stylizer.encoder, self.norms):
+            layer, norm = cast(nn.Conv2d, pair[0]), cast(nn.BatchNorm2d, pair[1])
             mean, variance = norm.get_buffer("running_mean"), norm.get_buffer("running_var")
-            norm = cast(nn.BatchNorm2d, norm)
             scale = norm.weight / (variance + norm.eps).sqrt()
             layer.weight.mul_(scale.view(-1, 1, 1, 1))
             cast(Tensor, layer.bias).sub_(mean).mul_(scale).add_(norm.bias)

@@ -12,13 +12,13 @@ from pydantic import BeforeValidator
 from torch import Tensor
 
 from pellucid.errors import DataError, InputError, SpecError
-from pellucid.guard import batches, check_images
+from pellucid.guard import batches, check_images, recording
 from pellucid.maths.edges import luma
 from pellucid.protocols import DataField, Part
 from pellucid.rng import Stream
-from pellucid.spec import NOT_HASHED, Count, Share, kind_of, member, register
+from pellucid.spec import NOT_HASHED, Count, Share, Whole, kind_of, member, register
 from pellucid.transforms.adain import Stylizer, restyled, style_moments, stylised
-from pellucid.transforms.autoencoder import compact_stylizer
+from pellucid.transforms.autoencoder import CompactStylizer, compact_stylizer
 from pellucid.transforms.vgg import vgg_stylizer
 from pellucid.weights import content_digest, described_file, read_tensors
 
@@ -59,8 +59,9 @@ class Stylize:
     images, not where they lie. weights: a file, or hf://OWNER/NAME/FILE, of a stylizer that `pellucid stylize fit`
     made; or, with `decoder`, of the normalised VGG-19 of Huang & Belongie in the public port's names (see
     `vgg_stylizer`). Files are safetensors or torch.save's, known by their sha256. fitted: the task that makes the
-    stylizer, in their place; whoever runs tasks calls `opened`. `stylizer_name` says which stylizer it is: results
-    must, since what is not VGG-19 is a stand-in for it.
+    stylizer, in their place; whoever runs tasks calls `opened`. refine: how many steps of descent on the pixels follow
+    (see `refined`); None: 20 of a compact stylizer, none of VGG-19, as in the paper. `stylizer_name` says which
+    stylizer it is: results must, since what is not VGG-19 is a stand-in for it.
 
     Images (N, C, H, W) float in [0, 1] of any size -> the same, images of all sides continued to the network's stride.
     Grey images are stylised as RGB, and the luma of that is returned. The style is rng's, per image; the authors'
@@ -79,6 +80,7 @@ class Stylize:
     decoder_sha256: str = ""
     fitted: FittedField | None = None
     alpha: Share = 1.0
+    refine: Whole | None = None
     batch_size: Count = field(default=32, metadata=dict(NOT_HASHED))
 
     def check(self) -> None:
@@ -104,7 +106,7 @@ class Stylize:
             needed, own = torch.unique(rows, return_inverse=True)
             levels = style_moments(network, _coloured(split.images(needed.cpu()).to(images)), self.batch_size)
             known = [(mean[own], deviation[own]) for mean, deviation in levels]
-            made.append(_as(images, restyled(network, _coloured(part), known, self.alpha)))
+            made.append(_as(images, restyled(network, _coloured(part), known, self.alpha, self.refine)))
         return torch.cat(made) if made else images.clone()
 
     def chosen(self, images: Tensor, rng: Stream | None = None) -> Tensor:
@@ -114,8 +116,8 @@ class Stylize:
     def with_styles(self, images: Tensor, styles: Tensor) -> Tensor:
         """Return images (N, C, H, W), each in the style of the image (N, C, h, w) in its place."""
         images, styles = check_images(images), check_images(styles)
-        made = stylised(self._network(images), _coloured(images), _coloured(styles), self.alpha, self.batch_size)
-        return _as(images, made)
+        network, content = self._network(images), _coloured(images)
+        return _as(images, stylised(network, content, _coloured(styles), self.alpha, self.batch_size, self.refine))
 
     def opened(self, folder: Path) -> "Stylize":
         """Return the transformation with the stylizer that its task has made, the task's folder given."""
@@ -125,17 +127,22 @@ class Stylize:
     def stylizer_name(self) -> str:
         """Which stylizer this is, for people: network, how it came to its weights, and their sha256."""
         if self.fitted is not None:
-            return f"{self.fitted.called} (a stand-in for VGG-19)"
+            return f"{self.fitted.called}{self._refining(CompactStylizer.refine)} (a stand-in for VGG-19)"
         network = _loaded(self.weights, self.sha256, self.decoder, self.decoder_sha256)
         files = " and ".join(sha[:12] for sha in (self.sha256, self.decoder_sha256) if sha)
         stand_in = "" if self.decoder else " (a stand-in for VGG-19)"
-        return f"{network.called}{stand_in}, weights sha256 {files}"
+        return f"{network.called}{self._refining(network.refine)}{stand_in}, weights sha256 {files}"
+
+    def _refining(self, own: int) -> str:
+        steps = own if self.refine is None else self.refine
+        return f", {steps} refining steps" if steps else ""
 
     def _network(self, images: Tensor) -> Stylizer:
         if self.fitted is not None:
             raise SpecError("this stylize waits for its task (fitted): run the task and use `opened`, as tasks do")
-        network = _loaded(self.weights, self.sha256, self.decoder, self.decoder_sha256)
-        return copy.deepcopy(network).to(images.device, images.dtype)
+        with recording(False):  # weights that can be differentiated through, also where nobody else records
+            network = _loaded(self.weights, self.sha256, self.decoder, self.decoder_sha256)
+            return copy.deepcopy(network).to(images.device, images.dtype)
 
     def _split(self) -> "Split":
         split = self.styles.load(self.part)
