@@ -190,7 +190,7 @@ def test_conflicting_cues_are_judged_where_there_is_a_stylizer(say, words, place
     told = say(*words, "--transforms", "edges", "--styles", "paintings", "--stylizer", "painter", "--maps", "1",
                "--interpreter", "gradient", "--images", "10", "--json").json()  # fmt: skip
     assert "compact" in told["stylizer"]
-    assert [row["transform"] for row in told["rows"]][:3] == ["untouched", "edges", "stylize"]
+    assert [row["transform"] for row in told["rows"]][:3] == ["untouched", "edges", "stylize refine=40"]
     for name in ("first", "second"):
         one, known = told["shape_bias"][name], next(r for r in told["rows"] if r["network"] == name)
         assert one["shape"] + one["texture"] + one["neither"] == known["correct_untouched"]

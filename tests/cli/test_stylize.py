@@ -57,7 +57,7 @@ def test_apply_paints_a_folder_of_pictures(say, here):
     words = ("stylize", "apply", "mine", "--styles", "paintings", "--weights", "s.safetensors", "--style-size", "24")
     spoken = say(*words, "--out", "made", "--quiet")
     assert spoken.code == 0, spoken.err
-    assert spoken.out.splitlines()[0].startswith("mine, 20 refining steps (a stand-in for VGG-19), weights sha256 ")
+    assert spoken.out.splitlines()[0].startswith("mine, 40 refining steps (a stand-in for VGG-19), weights sha256 ")
     assert sorted(path.name for path in (here / "made").iterdir()) == ["mine0.png", "mine1.png", "stylised.json"]
     made = np.asarray(Image.open(here / "made" / "mine1.png"))
     assert made.shape == (20, 28, 3)
@@ -87,7 +87,7 @@ def test_sheet_is_a_picture_that_names_the_stylizer_beside_it(say, here):
     said = spoken.json()
     assert Image.open(io.BytesIO((here / "sheet.png").read_bytes())).width > 300
     assert said["sheet"] == str(here / "sheet.png")
-    assert said["stylizer"].startswith("mine, 20 refining steps (a stand-in")
+    assert said["stylizer"].startswith("mine, 40 refining steps (a stand-in")
     assert len(said["styles"]) == 3
 
 
@@ -102,6 +102,31 @@ def test_measure_prints_what_it_writes(say, here):
     left = found["random"]["left"]["stylised"]["value"]
     assert f"random: {left:.0%} of the distance are left" in spoken.out
     assert f"{found['edges']['stylised']['value']:.2f}" in spoken.out
+
+
+def test_pictures_of_one_name_do_not_write_over_each_other(say, here):
+    (here / "mine" / "sub").mkdir()
+    for name, seed in (("a.png", 3), ("a.bmp", 4), ("sub/a.png", 5), ("sub-a.png", 6)):
+        picture(here / "mine" / name, 20, 28, seed)
+    words = ("stylize", "apply", "mine", "--styles", "paintings", "--weights", "s.safetensors", "--style-size", "24")
+    said = say(*words, "refine=0", "--out", "made", "--quiet", "--json").json()
+    assert said["images"] == len(list((here / "made").glob("*.png"))) == 6
+
+
+def test_nothing_is_written_over_the_pictures_themselves(refused, here):
+    words = ("stylize", "apply", "--styles", "paintings", "--weights", "s.safetensors", "--quiet", "--out", "mine")
+    before = (here / "mine" / "mine0.png").read_bytes()
+    for given in ("mine", "mine/mine0.png"):
+        assert "the folder of the images themselves" in refused(*words, given)
+    assert (here / "mine" / "mine0.png").read_bytes() == before
+
+
+def test_paintings_are_measured_once(refused, say, here):
+    """Every part of a plain folder is all of it."""
+    words = ("stylize", "measure", "--data", "digits", "--styles", "paintings", "--style-size", "24", "refine=0")
+    words += ("--weights", "s.safetensors", "--images", "2", "--quiet")
+    assert "which would count more than once: name one part" in refused(*words)
+    assert "2 images in the style of 2 paintings" in say(*words, "--painted", "test").out
 
 
 def test_refusals(refused, here):

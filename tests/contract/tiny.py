@@ -22,6 +22,7 @@ _LOOPS = ("steps", "iterations", "max_steps", "max_iterations")
 COSTS = dict.fromkeys((*_LOOPS, "samples", "points", "passes"), 3)
 COSTS |= {"blocks": 1, "depth": 10, "widen": 1}  # of networks
 COSTS |= {"queries": 20, "max_queries": 20, "search_steps": 2, "restarts": 1, "times": 2, "adam_steps": 3, "width": 4}
+COSTS |= {"refine": 3}
 REAL: dict[str, float] = dict.fromkeys(_LOOPS, 20)
 REAL |= {"queries": 500, "max_queries": 500, "search_steps": 5, "adam_steps": 80, "learning_rate": 0.1, "width": 16}
 

@@ -243,9 +243,11 @@ def test_a_large_set_stays_encoded(tmp_path, monkeypatch):
         assert torch.equal(lazy.pixels[rows], eager.pixels[rows])
     assert torch.equal(lazy.images(torch.tensor([4])), eager.images(torch.tensor([4])))
     assert torch.equal(lazy.images(), eager.images())
+    small, large = (Folder(path=str(tmp_path), size=(side, side)).load("test") for side in (6, 9))
+    assert len({lazy.sha256, small.sha256, large.sha256}) == 3  # other pixels, though the files are the same
     assert torch.equal(lazy.to("cpu").images(slice(3)), eager.images(slice(3)))
     labels = np.array([0, 1] * 5, dtype="<i8").tobytes()
-    assert lazy.sha256 == hashlib.sha256(b"".join(images[40:]) + labels).hexdigest()
+    assert lazy.sha256 == hashlib.sha256(b"3 (6, 5) stretch False" + b"".join(images[40:]) + labels).hexdigest()
 
 
 def test_images_without_labels_are_read_on_request(tmp_path):

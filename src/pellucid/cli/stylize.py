@@ -1,6 +1,5 @@
 """pellucid stylize fit | apply | sheet | measure."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -8,6 +7,7 @@ from cyclopts import App, Parameter
 
 from pellucid.cli.common import Common, Place, export
 from pellucid.cli.fields import apply_words, split_words
+from pellucid.cli.painting import data_table, distinct, painted, pixels_of, png, styles_table, stylize_table
 from pellucid.errors import SpecError
 
 stylize = App(
@@ -29,13 +29,14 @@ Styles = Annotated[
     str,
     Parameter(
         help="A folder of paintings (of each the largest centre square; what cannot be read is skipped), or a data set "
-        "with its fields: folder styles.path=..."
+        "with its fields: folder styles.path=DIR styles.size=192,192 styles.fit=crop styles.labelled=no"
     ),
 ]
 Weights = Annotated[
     str,
     Parameter(
-        help="The file of pellucid stylize fit, or, with --decoder, of the normalised VGG-19; a path or hf://OWNER/NAME/FILE."
+        help="The file of pellucid stylize fit, or, with --decoder, of the normalised VGG-19; a path or "
+        "hf://OWNER/NAME/FILE."
     ),
 ]
 Decoder = Annotated[str | None, Parameter(help="The file of VGG-19's decoder.")]
@@ -55,7 +56,7 @@ def fit(
     content: Annotated[str, Parameter(help="A data set (pellucid list data) whose images are to be painted.")],
     styles: Styles,
     steps: Annotated[str, Parameter(help="Steps of the decoder.")] = "2000",
-    style_size: StyleSize = "192",
+    style_size: StyleSize = "224",
     seed: Seed = "0",
     out: Annotated[Place, Parameter(help="The file for the stylizer.")] = Path("stylizer.safetensors"),
     common: Common = Common(),
@@ -71,8 +72,8 @@ def fit(
     paths, fields = split_words(words)
     if paths:
         raise SpecError(f"{paths[0]} belongs to nothing here; name the images by --content")
-    contents, fields = _data("content", content, fields)
-    paintings, fields = _styles(styles, style_size, fields)
+    contents, fields = data_table("content", content, fields)
+    paintings, fields = styles_table(styles, style_size, fields)
     table = {"task": "fit_stylizer", "content": contents, "styles": paintings, "steps": steps, "seed": seed}
     common.open_store()  # which says where data sets are
     task = from_dict(apply_words({"fit": table}, fields, "fit")["fit"], "task")
@@ -105,10 +106,13 @@ def apply(
 
     stylised.json beside them says which stylizer painted them, and which painting's style each has.
     """
-    result = _painted(words, data, styles, weights, decoder, style_size, part, images, seed, common)
+    given = [Path(path) for path in split_words(words)[0]]
+    if out.resolve() in {(path if path.is_dir() else path.parent).resolve() for path in given}:
+        raise SpecError(f"--out {out} is the folder of the images themselves, which it would write over")
+    result = painted(words, data, styles, weights, decoder, style_size, part, images, seed, common)
     told, tensors = result.json("stylised.json"), result.tensors("stylised.safetensors")
     names = told["names"] or [f"{row:05d}" for row in range(len(tensors["stylised"]))]
-    files = {f"{_plain(name)}.png": _png(image) for name, image in zip(names, tensors["stylised"])}
+    files = dict(zip(distinct(names), map(png, tensors["stylised"])))
     export(out, files | {"stylised.json": (result.folder / "stylised.json").read_bytes()})
     path = str(out.resolve())
     common.say({"folder": path, "images": len(names), **told, "meta": result.meta}, [told["stylizer"], path])
@@ -131,14 +135,14 @@ def sheet(
     """Draw a contact sheet: images, the paintings whose style they take, and the images painted."""
     from pellucid.report import Gallery, GalleryRow, Picture, to_png
 
-    result = _painted(words, data, styles, weights, decoder, style_size, part, images, seed, common)
+    result = painted(words, data, styles, weights, decoder, style_size, part, images, seed, common)
     told, tensors = result.json("stylised.json"), result.tensors("stylised.safetensors")
     rows = tuple(
-        GalleryRow(title, tuple(Picture("", _pixels(image)) for image in tensors[key]), note)
+        GalleryRow(title, tuple(Picture("", pixels_of(image)) for image in tensors[key]), note)
         for title, key, note in (
             ("original", "images", ""),
             ("painting", "paintings", ""),
-            ("stylised", "stylised", told["stylizer"]),
+            ("stylised", "stylised", told["stylizer"].replace("weights sha256 ", "")),
         )
     )
     export(out.parent, {out.name: to_png(Gallery(told["stylizer"], rows))})
@@ -184,14 +188,14 @@ def measure(
     paths, fields = split_words(words)
     if paths:
         raise SpecError(f"{paths[0]} belongs to nothing here; name the images by --data")
-    data_set, fields = _data("data", data, fields)
-    paintings, fields = _styles(styles, style_size, fields)
+    data_set, fields = data_table("data", data, fields)
+    paintings, fields = styles_table(styles, style_size, fields)
     networks, fields = named_networks([] if network is None else [network], fields)
     table = {"task": "style_measure", "data": data_set, "part": part, "images": images, "seed": seed}
     table |= {"paintings": {k: v for k, v in paintings.items() if k != "part"}, "painted": painted, "layers": layers}
     table |= {"vgg": vgg or ""}
     common.open_store()
-    table["stylize"] = _stylize(paintings, weights, decoder, fields)
+    table["stylize"] = stylize_table(paintings, weights, decoder, fields)
     result = common.run(from_dict(table | {"network": next(iter(networks), None)}, "task"))
     found = result.json("measurement.json")
     export(out.parent, {out.name: (json.dumps(found, indent=1) + "\n").encode()})
@@ -209,79 +213,3 @@ def _lines(found: dict[str, Any]) -> list[str]:
             f"deviation, {left['covariance']} by covariance)"
         )
     return [*lines, f"edges: correlation {found['edges']['stylised']['value']:.2f} with the original's"]
-
-
-def _painted(
-    words: Sequence[str],
-    data: str | None,
-    styles: str,
-    weights: str,
-    decoder: str | None,
-    style_size: str,
-    part: str,
-    images: str,
-    seed: str,
-    common: Common,
-) -> Any:
-    """Return the result of painting what a command names."""
-    from pellucid.spec import from_dict
-
-    paths, fields = split_words(words)
-    if len(paths) + (data is not None) != 1:
-        raise SpecError("pellucid stylize needs one path of an image or a folder, or --data NAME")
-    if data is None:
-        table, fields = _set("data", {"data": "pictures", "path": paths[0], "channels": 3}, fields)
-    else:
-        table, fields = _data("data", data, fields)
-    paintings, fields = _styles(styles, style_size, fields)
-    common.open_store()
-    transform = _stylize(paintings, weights, decoder, fields)
-    asked = {"task": "stylised", "stylize": transform, "data": table, "part": part, "images": images, "seed": seed}
-    return common.run(from_dict(asked, "task"))
-
-
-def _stylize(styles: dict[str, Any], weights: str, decoder: str | None, fields: Sequence[str]) -> Any:
-    """Return the transformation; fields that are left, such as alpha=0.5, are its own."""
-    table: dict[str, Any] = {"transform": "stylize", "weights": weights, "decoder": decoder or ""}
-    table |= {"part": styles.get("part", "train"), "styles": {k: v for k, v in styles.items() if k != "part"}}
-    return apply_words({"stylize": table}, fields, "stylize")["stylize"]
-
-
-def _data(key: str, name: str, fields: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
-    """Return the table of a data set with its fields, content.size=64,64, and the other words."""
-    return _set(key, {"data": name}, fields)
-
-
-def _styles(place: str, size: str, fields: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
-    """Return the table of the paintings, of a folder or a data set; `part` in it says which of its parts."""
-    folder = Path(place).expanduser().is_dir()
-    table: dict[str, Any] = {"data": "style_images", "path": place, "size": size} if folder else {"data": place}
-    return _set("styles", table, fields)
-
-
-def _set(key: str, table: dict[str, Any], fields: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
-    own = [word for word in fields if word.startswith(f"{key}.")]
-    return apply_words({key: table}, own, key)[key], [word for word in fields if word not in own]
-
-
-def _plain(name: str) -> str:
-    """Return a file's name without folders and ending."""
-    return str(Path(name).with_suffix("")).replace("/", "-")
-
-
-def _pixels(image: Any) -> Any:
-    return image.permute(1, 2, 0).numpy()
-
-
-def _png(image: Any) -> bytes:
-    """Return an image (C, H, W) in [0, 1] as the bytes of a PNG, a pixel for a pixel."""
-    import io
-
-    from PIL import Image
-
-    from pellucid.report import Picture
-    from pellucid.report.pictures import pixels
-
-    out = io.BytesIO()
-    Image.fromarray(pixels(Picture("", _pixels(image)))).save(out, format="PNG", optimize=True)
-    return out.getvalue()

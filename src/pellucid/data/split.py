@@ -18,8 +18,8 @@ class Split:
     `pixels` are uint8; for sets too large for memory they are an `Encoded`, indexed by rows in the same way. Values
     that 8 bits cannot hold are float32, in the papers' units. `value_range` is the range of the data in those units:
     pixel value v of the papers is low + (high - low) * x. `cut` says in words which part of which published split
-    this is; `sha256` is over pixels and labels (encoded images and labels where `pixels` is an `Encoded`; the 8-bit
-    pixels that they were made from where they are float32), and masks where there are any.
+    this is; `sha256` is over pixels and labels (encoded images, their form and labels where `pixels` is an `Encoded`;
+    the 8-bit pixels that they were made from where they are float32), and masks where there are any.
     `masks`, bool (N, H, W), say exactly which pixels are the object's, in sets that know. `labelled` False means
     that the images came without classes: labels are all 0 then and say nothing, nor do `classes`. `names` are
     the images' file names, for titles, in sets that have them. `skipped` names the images that were left out of the

@@ -29,9 +29,11 @@ def limited(rows: Tensor, labels: Tensor, limit: int | None, words: str, what: s
 
 
 def sha256_of(pixels: Tensor | Encoded, labels: Tensor, masks: Tensor | None = None) -> str:
-    """Return the SHA-256 (hex) over the pixels, or the encoded images, the int64 labels, and the masks if any."""
+    """Return the SHA-256 (hex) over the pixels, or the encoded images and the form they get, labels, masks if any."""
     digest = hashlib.sha256()
     if isinstance(pixels, Encoded):
+        form = pixels.form
+        digest.update(f"{form.channels} {form.size} {form.fit} {form.shown}".encode())
         for row in pixels.rows.tolist():
             digest.update(pixels.column[row].as_py())
     else:

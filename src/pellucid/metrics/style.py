@@ -12,6 +12,7 @@ from pellucid.errors import InputError
 from pellucid.guard import check_images, frozen
 from pellucid.maths.edges import sobel
 from pellucid.maths.gram import gram
+from pellucid.models.layers import layer_of, run_with_graph
 
 Features = Callable[[Tensor], Mapping[str, Tensor]]
 """Images (N, C, H, W) to feature maps (N, D, h, w), by the names of their layers."""
@@ -62,27 +63,13 @@ class NamedLayers(nn.Module):
     def __init__(self, network: nn.Module, layers: Sequence[str]) -> None:
         """layers as `named_modules` calls them; InputError for one that is not there."""
         super().__init__()
-        known = dict(network.named_modules())
-        for name in layers:
-            if name not in known or not name:
-                raise InputError(f"the network has no layer {name!r}; it has {', '.join(filter(None, known))[:300]}")
         self.network, self.layers = network, tuple(layers)
+        self.places = {name: layer_of(network, name) for name in layers}
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Return the maps, by the names of their layers."""
-        found: dict[str, Tensor] = {}
-        hooks = [
-            self.network.get_submodule(name).register_forward_hook(
-                lambda _, given, made, name=name: found.__setitem__(name, made)
-            )
-            for name in self.layers
-        ]
-        try:
-            with frozen(self.network):
-                self.network(images)
-        finally:
-            for hook in hooks:
-                hook.remove()
+        with frozen(self.network):
+            found, _ = run_with_graph(self.network, self.places, images)
         return found
 
 

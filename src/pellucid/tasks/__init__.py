@@ -5,8 +5,9 @@ from pellucid.tasks.graph import Watch, plan, run
 from pellucid.tasks.imported import ImportedNetwork
 from pellucid.tasks.io import Io, Options, Task
 from pellucid.tasks.measuring import Evaluate, InputGradients
+from pellucid.tasks.painting import StyleMeasure, Stylised
 from pellucid.tasks.selecting import Selection
-from pellucid.tasks.stylizing import FitStylizer, StyleMeasure, Stylised
+from pellucid.tasks.stylizing import FitStylizer
 from pellucid.tasks.sweeping import Sweep
 from pellucid.tasks.training import Checkpoint, Train
 from pellucid.tasks.transforming import CueConflict, Sensitivity, Transformed

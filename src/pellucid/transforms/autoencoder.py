@@ -33,12 +33,12 @@ class CompactStylizer(Stylizer):
     What the decoder D draws is added to the image with its colours matched, and the sum has the colours' mean and
     deviation again. Source: Huang & Belongie 2017. Deviations: theirs decodes the deepest map of a larger network;
     maps of several levels and the pixels are ours, since the deepest map of a small encoder holds too little of the
-    shapes, and its decoder reaches the contrasts of paintings only that it has seen; and 20 steps of `refined` follow,
+    shapes, and its decoder reaches the contrasts of paintings only that it has seen; and 40 steps of `refined` follow,
     since a small decoder falls short of the statistics that it was asked for.
     """
 
     stride: ClassVar[int] = 4
-    refine: ClassVar[int] = 20
+    refine: ClassVar[int] = 40
 
     def __init__(self, width: int = 16, levels: int = 3) -> None:
         super().__init__()

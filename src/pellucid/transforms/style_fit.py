@@ -149,9 +149,14 @@ def saved(module: nn.Module, optimiser: torch.optim.Optimizer) -> State:
     return held
 
 
+def weights_in(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the weights among what `saved` gave."""
+    return {key.removeprefix("weights."): value for key, value in state.items() if key.startswith("weights.")}
+
+
 def restore(module: nn.Module, optimiser: torch.optim.Optimizer, state: Mapping[str, Tensor]) -> None:
     """Take up what `saved` gave."""
-    module.load_state_dict({k.removeprefix("weights."): v for k, v in state.items() if k.startswith("weights.")})
+    module.load_state_dict(weights_in(state))
     moves: dict[int, dict[str, Tensor]] = {}
     for key, value in state.items():
         if key.startswith("moves."):

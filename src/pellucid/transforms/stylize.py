@@ -25,8 +25,6 @@ from pellucid.weights import content_digest, described_file, read_tensors
 if TYPE_CHECKING:
     from pellucid.data.split import Split
 
-REFERENCE_SEED = 49809
-"""The seed with which Zhang & Zhu's code chooses a painting for each image; `Stream(REFERENCE_SEED)` is ours."""
 FITTED = "stylizer.safetensors"  # the file of a task that fits a stylizer
 
 
@@ -60,15 +58,16 @@ class Stylize:
     made; or, with `decoder`, of the normalised VGG-19 of Huang & Belongie in the public port's names (see
     `vgg_stylizer`). Files are safetensors or torch.save's, known by their sha256. fitted: the task that makes the
     stylizer, in their place; whoever runs tasks calls `opened`. refine: how many steps of descent on the pixels follow
-    (see `refined`); None: 20 of a compact stylizer, none of VGG-19, as in the paper. `stylizer_name` says which
+    (see `refined`); None: 40 of a compact stylizer, none of VGG-19, as in the paper. `stylizer_name` says which
     stylizer it is: results must, since what is not VGG-19 is a stand-in for it.
 
     Images (N, C, H, W) float in [0, 1] of any size -> the same, images of all sides continued to the network's stride.
-    Grey images are stylised as RGB, and the luma of that is returned. The style is rng's, per image; the authors'
-    seed is `REFERENCE_SEED`. Raises InputError for other than 1 or 3 channels, CheckpointError for weights that are
-    missing, damaged or not those described, DataError for styles that are missing or not those described.
+    Grey images are stylised as RGB, and the luma of that is returned. The style is rng's, per image. Raises InputError
+    for other than 1 or 3 channels, CheckpointError for weights that are missing, damaged or not those described,
+    DataError for styles that are missing or not those described.
     Source: Huang & Belongie 2017, equations 8 and 14; Zhang & Zhu 2019, section 3.2 (alpha = 1, one random painting of
-    Painter by Numbers per image). Deviations: none with VGG-19; a compact stylizer is ours.
+    Painter by Numbers per image). Deviations: with VGG-19, that the authors draw paintings by another generator (seed
+    49809); a compact stylizer is ours.
     """
 
     styles: StylesField = field(metadata=dict(NOT_HASHED))
@@ -84,8 +83,8 @@ class Stylize:
     batch_size: Count = field(default=32, metadata=dict(NOT_HASHED))
 
     def check(self) -> None:
-        """Look up which styles and weights they are; refuse none, and a task beside files."""
-        if (self.fitted is None) == (not self.weights and not self.sha256):
+        """Look up which styles, weights and steps they are; refuse no weights, and a task beside files."""
+        if (self.fitted is None) == (not self.weights and not self.sha256) or (self.fitted and self.decoder):
             raise SpecError(
                 "transform stylize needs either weights, of VGG-19 with its decoder or of pellucid stylize fit, or "
                 "fitted, the task that makes them"
@@ -96,6 +95,8 @@ class Stylize:
             key = f"{place}_sha256".lstrip("_")
             if getattr(self, place or "weights") and not getattr(self, key):
                 object.__setattr__(self, key, content_digest(getattr(self, place or "weights")))
+        if self.refine is None:
+            object.__setattr__(self, "refine", 0 if self.decoder_sha256 else CompactStylizer.refine)
 
     def __call__(self, images: Tensor, *, rng: Stream | None = None) -> Tensor:
         """Return the images, each in a style of its own."""
@@ -126,16 +127,13 @@ class Stylize:
     @property
     def stylizer_name(self) -> str:
         """Which stylizer this is, for people: network, how it came to its weights, and their sha256."""
+        refining = f", {self.refine} refining steps" if self.refine else ""
         if self.fitted is not None:
-            return f"{self.fitted.called}{self._refining(CompactStylizer.refine)} (a stand-in for VGG-19)"
+            return f"{self.fitted.called}{refining} (a stand-in for VGG-19)"
         network = _loaded(self.weights, self.sha256, self.decoder, self.decoder_sha256)
         files = " and ".join(sha[:12] for sha in (self.sha256, self.decoder_sha256) if sha)
         stand_in = "" if self.decoder else " (a stand-in for VGG-19)"
-        return f"{network.called}{self._refining(network.refine)}{stand_in}, weights sha256 {files}"
-
-    def _refining(self, own: int) -> str:
-        steps = own if self.refine is None else self.refine
-        return f", {steps} refining steps" if steps else ""
+        return f"{network.called}{refining}{stand_in}, weights sha256 {files}"
 
     def _network(self, images: Tensor) -> Stylizer:
         if self.fitted is not None:
