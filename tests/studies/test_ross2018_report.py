@@ -16,7 +16,9 @@ from pellucid.studies.ross2018_page.gallery import examples
 
 from .made_up import MadeUpIo
 
-CHOICES = (("Data", "made up"),)
+
+def page_of(io):
+    return build_report(io, replace(io.study, choices=("Data", "made up")))
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +28,7 @@ def smoke(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def report(smoke):
-    return build_report(smoke, smoke.tables, CHOICES)
+    return page_of(smoke)
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +39,7 @@ def html(report):
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
     io = MadeUpIo(tmp_path_factory.mktemp("small"), "small")
-    return build_report(io, io.tables, CHOICES)
+    return page_of(io)
 
 
 def blocks(report, kind):
@@ -51,7 +53,7 @@ def text_of(html):
 
 def test_two_builds_give_the_same_bytes(smoke, report):
     small_report = replace(report, sections=report.sections[3:])  # two figures are enough to compare
-    again = build_report(smoke, smoke.tables, CHOICES)
+    again = page_of(smoke)
     assert files(small_report) == files(replace(again, sections=again.sections[3:]))
     assert render(report) == render(again)
 
@@ -132,7 +134,7 @@ def test_the_page_says_how_many_predictions_depended_on_the_batch(smoke, html):
     path = next(steady.folder.rglob("tables.json"))
     numbers = json.loads(path.read_text())
     path.write_text(json.dumps(numbers | {"unstable": dict.fromkeys(numbers["unstable"], 0)}))
-    assert said not in text_of(render(build_report(steady, steady.tables, CHOICES)))
+    assert said not in text_of(render(page_of(steady)))
 
 
 def test_the_page_says_how_the_network_was_selected(html):

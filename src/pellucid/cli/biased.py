@@ -199,6 +199,7 @@ def _grid(titles: Sequence[str], results: "Results", spell: Callable[[float], st
 def _share(share: "Interval", wide: bool, spell: Callable[[float], str] = _PERCENT) -> str:
     if math.isnan(share.value):
         return "-"
+    wide = wide and not math.isnan(share.low)  # of one image there is no spread
     return spell(share.value) + (f" ({spell(share.low)} to {spell(share.high)})" if wide else "")
 
 

@@ -1,28 +1,18 @@
 """The page of the study of evidence: tables, heat map, pictures, settings."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from pellucid.spec import register
-from pellucid.tasks.io import Io
+from pellucid.studies.written_report import WrittenReport
 from pellucid.tasks.training import TaskField
 
 
 @register("task", "evidence_report")
 @dataclass(frozen=True, kw_only=True)
-class EvidenceReport:
+class EvidenceReport(WrittenReport):
     """report.html, the tables as Markdown and the figures as PNG, from the stored scores and maps."""
 
-    tables: TaskField
+    page: ClassVar[str] = "pellucid.studies.page.evidence"
+
     pictures: tuple[TaskField, ...]  # an Explain for each network
-    choices: tuple[str, ...] = ()  # title, reason, title, reason ...
-
-    def title(self) -> str:
-        """Name the work for people."""
-        return "report"
-
-    def run(self, io: Io) -> list[str]:
-        """Render the page and its figures."""
-        from pellucid.studies.page.evidence import build_report  # only who draws pays for it
-        from pellucid.studies.page.files import written
-
-        return written(io, build_report(io, self))

@@ -1,5 +1,7 @@
 """The page of the Ross & Doshi-Velez study, one section a file."""
 
+from typing import Any
+
 from pellucid.report import Report
 from pellucid.studies.ross2018_page import gallery, norms, stability, top, training, transfer
 from pellucid.studies.ross2018_page.source import Source
@@ -8,9 +10,9 @@ from pellucid.tasks.io import Io
 __all__ = ["build_report"]
 
 
-def build_report(io: Io, tables: object, choices: tuple[tuple[str, str], ...]) -> Report:
-    """Return the content of the page, from the task that made the tables and the results it was made from."""
-    source = Source(io, tables)
+def build_report(io: Io, task: Any) -> Report:
+    """Return the content of the page, from the task that makes it and the results that it names."""
+    source, choices = Source(io, task.tables), tuple(zip(task.choices[::2], task.choices[1::2]))
     return Report(
         title="Input-gradient regularisation against FGSM",
         subtitle=top.subtitle(source),
