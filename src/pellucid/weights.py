@@ -98,6 +98,9 @@ def load_weights(network: nn.Module, weights: dict[str, Tensor], origin: str) ->
         need = tuple(own[key].shape) if key in own else "not part of it"
         if have != need:
             raise CheckpointError(f"{origin} is of another network: {key} is {have} in the file, {need} in the network")
+        found, kind = weights[key].dtype, own[key].dtype
+        if found.is_floating_point != kind.is_floating_point:
+            raise CheckpointError(f"{origin} is not usable: {key} is {found} in the file, {kind} in the network")
     bad = next((key for key, value in weights.items() if not bool(torch.isfinite(value).all())), None)
     if bad is not None:
         raise CheckpointError(f"{origin} is not usable: {bad} is not finite, as after training that blew up")

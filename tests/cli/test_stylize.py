@@ -139,6 +139,9 @@ def test_refusals(refused, here):
     assert "there is no data called 'nothing'" in refused(
         "stylize", "apply", "mine", "--styles", "nothing", "--weights", "s.safetensors"
     )
+    assert "there is no folder nowhere/ of paintings" in refused(
+        "stylize", "apply", "mine", "--styles", "nowhere/", "--weights", "s.safetensors"
+    )
     assert "stylize has no field" in refused(*paint, "mine", "beta=1")
     assert "belongs to nothing" in refused(*FIT, "mine")
     save_file({"a": torch.zeros(1)}, here / "other.safetensors")

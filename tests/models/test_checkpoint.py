@@ -102,6 +102,8 @@ def test_missing_and_additional_weights(network):
         load_weights(network, {k: v for k, v in weights.items() if k != "head.weight"}, "it")
     with pytest.raises(CheckpointError, match="not part of it in the network"):
         load_weights(network, weights | {"surplus": torch.zeros(2)}, "it")
+    with pytest.raises(CheckpointError, match=r"head\.weight is torch.int64 in the file, torch.float32"):
+        load_weights(network, weights | {"head.weight": weights["head.weight"].long()}, "it")
 
 
 def test_a_refused_file_changes_no_weight(network):

@@ -1,27 +1,54 @@
 """What the commands of `pellucid stylize` share: the tables of what they name, and pictures as PNG."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from cyclopts import Parameter
 
 from pellucid.cli.common import Common
 from pellucid.cli.fields import apply_words, split_words
 from pellucid.errors import SpecError
 
 
-def painted(
-    words: Sequence[str],
-    data: str | None,
-    styles: str,
-    weights: str,
-    decoder: str | None,
-    style_size: str,
-    part: str,
-    images: str,
-    seed: str,
-    common: Common,
-) -> Any:
-    """Return the result of painting what a command names."""
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Brush:
+    """What paints: the paintings, and the stylizer's files."""
+
+    styles: Annotated[
+        str,
+        Parameter(
+            help="A folder of paintings (of each the largest centre square; what cannot be read is skipped), or a data "
+            "set with its fields: folder styles.path=DIR styles.size=192,192 styles.fit=crop styles.labelled=no"
+        ),
+    ]
+    weights: Annotated[
+        str,
+        Parameter(
+            help="The file of pellucid stylize fit, or, with --decoder, of the normalised VGG-19; a path or "
+            "hf://OWNER/NAME/FILE."
+        ),
+    ]
+    decoder: Annotated[str | None, Parameter(help="The file of VGG-19's decoder.")] = None
+    style_size: Annotated[
+        str, Parameter(help="Side of the paintings of a folder, in pixels: the larger, the finer texture.")
+    ] = "224"
+
+    def paintings(self, fields: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+        """Return the table of the paintings with their fields, and the other words."""
+        return styles_table(self.styles, self.style_size, fields)
+
+    def table(self, paintings: dict[str, Any], fields: Sequence[str]) -> Any:
+        """Return the transformation; fields that are left, such as alpha=0.5, are its own."""
+        table: dict[str, Any] = {"transform": "stylize", "weights": self.weights, "decoder": self.decoder or ""}
+        table |= {"part": paintings.get("part", "train"), "styles": without_part(paintings)}
+        return apply_words({"stylize": table}, fields, "stylize")["stylize"]
+
+
+def painted(words: Sequence[str], data: str | None, brush: Brush, chosen: dict[str, str], common: Common) -> Any:
+    """Return the result of painting what a command names; `chosen` are part, images and seed."""
     from pellucid.spec import from_dict
 
     paths, fields = split_words(words)
@@ -31,18 +58,15 @@ def painted(
         table, fields = _set("data", {"data": "pictures", "path": paths[0], "channels": 3}, fields)
     else:
         table, fields = data_table("data", data, fields)
-    paintings, fields = styles_table(styles, style_size, fields)
-    common.open_store()
-    transform = stylize_table(paintings, weights, decoder, fields)
-    asked = {"task": "stylised", "stylize": transform, "data": table, "part": part, "images": images, "seed": seed}
+    paintings, fields = brush.paintings(fields)
+    common.open_store()  # which says where data sets are
+    asked = {"task": "stylised", "stylize": brush.table(paintings, fields), "data": table, **chosen}
     return common.run(from_dict(asked, "task"))
 
 
-def stylize_table(styles: dict[str, Any], weights: str, decoder: str | None, fields: Sequence[str]) -> Any:
-    """Return the transformation; fields that are left, such as alpha=0.5, are its own."""
-    table: dict[str, Any] = {"transform": "stylize", "weights": weights, "decoder": decoder or ""}
-    table |= {"part": styles.get("part", "train"), "styles": {k: v for k, v in styles.items() if k != "part"}}
-    return apply_words({"stylize": table}, fields, "stylize")["stylize"]
+def without_part(paintings: dict[str, Any]) -> dict[str, Any]:
+    """Return the table of the paintings' data set, of which a part is named beside it."""
+    return {key: value for key, value in paintings.items() if key != "part"}
 
 
 def data_table(key: str, name: str, fields: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
@@ -53,6 +77,8 @@ def data_table(key: str, name: str, fields: Sequence[str]) -> tuple[dict[str, An
 def styles_table(place: str, size: str, fields: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
     """Return the table of the paintings, of a folder or a data set; `part` in it says which of its parts."""
     folder = Path(place).expanduser().is_dir()
+    if "/" in place and not folder:
+        raise SpecError(f"there is no folder {place} of paintings")
     table: dict[str, Any] = {"data": "style_images", "path": place, "size": size} if folder else {"data": place}
     return _set("styles", table, fields)
 

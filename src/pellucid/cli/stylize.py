@@ -7,7 +7,7 @@ from cyclopts import App, Parameter
 
 from pellucid.cli.common import Common, Place, export
 from pellucid.cli.fields import apply_words, split_words
-from pellucid.cli.painting import data_table, distinct, painted, pixels_of, png, styles_table, stylize_table
+from pellucid.cli.painting import Brush, data_table, distinct, painted, pixels_of, png, styles_table, without_part
 from pellucid.errors import SpecError
 
 stylize = App(
@@ -25,24 +25,6 @@ Words = Annotated[
     ),
 ]
 Data = Annotated[str | None, Parameter(help="A data set (pellucid list data), instead of a path.")]
-Styles = Annotated[
-    str,
-    Parameter(
-        help="A folder of paintings (of each the largest centre square; what cannot be read is skipped), or a data set "
-        "with its fields: folder styles.path=DIR styles.size=192,192 styles.fit=crop styles.labelled=no"
-    ),
-]
-Weights = Annotated[
-    str,
-    Parameter(
-        help="The file of pellucid stylize fit, or, with --decoder, of the normalised VGG-19; a path or "
-        "hf://OWNER/NAME/FILE."
-    ),
-]
-Decoder = Annotated[str | None, Parameter(help="The file of VGG-19's decoder.")]
-StyleSize = Annotated[
-    str, Parameter(help="Side of the paintings of a folder, in pixels: the larger, the finer texture.")
-]
 PartOf = Annotated[str, Parameter(help="train, validation or test.")]
 Images = Annotated[str, Parameter(help="Only the first so many images.")]
 Seed = Annotated[str, Parameter(help="Seed of everything random.")]
@@ -54,9 +36,9 @@ def fit(
         str, Parameter(help="Fields: content.size=64,64, width=32, style_weight=10, encoder_steps=800 ...")
     ],
     content: Annotated[str, Parameter(help="A data set (pellucid list data) whose images are to be painted.")],
-    styles: Styles,
+    styles: Annotated[str, Parameter(help="Paintings, as the other commands take them: a folder or a data set.")],
     steps: Annotated[str, Parameter(help="Steps of the decoder.")] = "2000",
-    style_size: StyleSize = "224",
+    style_size: Annotated[str, Parameter(help="Side of the paintings of a folder, in pixels.")] = "224",
     seed: Seed = "0",
     out: Annotated[Place, Parameter(help="The file for the stylizer.")] = Path("stylizer.safetensors"),
     common: Common = Common(),
@@ -92,10 +74,7 @@ def fit(
 def apply(
     *words: Words,
     data: Data = None,
-    styles: Styles,
-    weights: Weights,
-    decoder: Decoder = None,
-    style_size: StyleSize = "224",
+    brush: Brush,
     part: PartOf = "test",
     images: Images = "16",
     seed: Seed = "0",
@@ -109,7 +88,7 @@ def apply(
     given = [Path(path) for path in split_words(words)[0]]
     if out.resolve() in {(path if path.is_dir() else path.parent).resolve() for path in given}:
         raise SpecError(f"--out {out} is the folder of the images themselves, which it would write over")
-    result = painted(words, data, styles, weights, decoder, style_size, part, images, seed, common)
+    result = painted(words, data, brush, {"part": part, "images": images, "seed": seed}, common)
     told, tensors = result.json("stylised.json"), result.tensors("stylised.safetensors")
     names = told["names"] or [f"{row:05d}" for row in range(len(tensors["stylised"]))]
     files = dict(zip(distinct(names), map(png, tensors["stylised"])))
@@ -122,10 +101,7 @@ def apply(
 def sheet(
     *words: Words,
     data: Data = None,
-    styles: Styles,
-    weights: Weights,
-    decoder: Decoder = None,
-    style_size: StyleSize = "224",
+    brush: Brush,
     part: PartOf = "test",
     images: Images = "12",
     seed: Seed = "0",
@@ -135,7 +111,7 @@ def sheet(
     """Draw a contact sheet: images, the paintings whose style they take, and the images painted."""
     from pellucid.report import Gallery, GalleryRow, Picture, to_png
 
-    result = painted(words, data, styles, weights, decoder, style_size, part, images, seed, common)
+    result = painted(words, data, brush, {"part": part, "images": images, "seed": seed}, common)
     told, tensors = result.json("stylised.json"), result.tensors("stylised.safetensors")
     rows = tuple(
         GalleryRow(title, tuple(Picture("", pixels_of(image)) for image in tensors[key]), note)
@@ -154,10 +130,7 @@ def sheet(
 def measure(
     *words: Annotated[str, Parameter(help="Fields: data.size=64,64, styles.path=..., alpha=0.5.")],
     data: Annotated[str, Parameter(help="A data set (pellucid list data).")],
-    styles: Styles,
-    weights: Weights,
-    decoder: Decoder = None,
-    style_size: StyleSize = "224",
+    brush: Brush,
     painted: Annotated[
         str, Parameter(help="Parts of the styles to measure on: those that a stylizer was not fitted on.")
     ] = "validation,test",
@@ -189,13 +162,12 @@ def measure(
     if paths:
         raise SpecError(f"{paths[0]} belongs to nothing here; name the images by --data")
     data_set, fields = data_table("data", data, fields)
-    paintings, fields = styles_table(styles, style_size, fields)
+    paintings, fields = brush.paintings(fields)
     networks, fields = named_networks([] if network is None else [network], fields)
     table = {"task": "style_measure", "data": data_set, "part": part, "images": images, "seed": seed}
-    table |= {"paintings": {k: v for k, v in paintings.items() if k != "part"}, "painted": painted, "layers": layers}
-    table |= {"vgg": vgg or ""}
+    table |= {"paintings": without_part(paintings), "painted": painted, "layers": layers, "vgg": vgg or ""}
     common.open_store()
-    table["stylize"] = stylize_table(paintings, weights, decoder, fields)
+    table["stylize"] = brush.table(paintings, fields)
     result = common.run(from_dict(table | {"network": next(iter(networks), None)}, "task"))
     found = result.json("measurement.json")
     export(out.parent, {out.name: (json.dumps(found, indent=1) + "\n").encode()})

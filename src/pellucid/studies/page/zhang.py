@@ -32,6 +32,7 @@ GROUPS = {  # of levels, by how their names begin: a title, and what the table s
         "and silhouettes leave shape alone. ",
     ),
 }
+SHORT = {"saturation": "p = {}", "shuffle": "k = {}", "": "{}"}  # what a column says where the title says the rest
 _CORRECT = (
     "of the images that a network classifies correctly when they are untouched, the share that it "
     "still does. Every network is its own reference, pooled over all test images, with 95 % intervals. “paper” is what "
@@ -152,7 +153,9 @@ def _levels(title: str, architecture: str, rows: Rows, keys: dict[Any, str], not
     undefined = sum(map(math.isnan, gaps))
     how += f"; it is undefined for {undefined} numbers, with a batch of no correct image." if undefined else "."
     lines: tuple[Line, ...] = tuple((method, *own) for method, own in cells.items())
-    return Table(f"{title}, {architecture}: accuracy on correct", ("method", *levels), lines, (*notes, how))
+    parted = (level.rpartition(" ") for level in levels)
+    header = ("method", *(SHORT.get(word, word + " {}").format(level) for word, _, level in parted))
+    return Table(f"{title}, {architecture}: accuracy on correct", header, lines, (*notes, how))
 
 
 def _curves(measured: Any, rows: Rows, keys: dict[str, Any]) -> tuple[Block, ...]:
