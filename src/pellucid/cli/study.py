@@ -104,13 +104,23 @@ def _deliver(task: Any, result: Any, name: str, scale: str, out: Path | None, co
     files = {file: (result.folder / file).read_bytes() for file in result.meta["files"]}
     tables: dict[str, Any] = {}
     if hasattr(task, "tables"):
-        tables = common.open_store().open(task.tables).json("tables.json")
+        tables = _numbers(task, common.open_store())
         files["tables.json"] = (json_text.dumps(tables, indent=1) + "\n").encode()
     export(folder, files)
     path = (folder / "report.html").resolve()
     lines = [f"{claim['name']}: {claim['verdict']}. {claim['statement']}" for claim in tables.get("claims", ())]
     lines += tables.get("readings", ())
     common.say({"study": name, "scale": scale, "report": str(path), **tables}, [*lines, "", str(path)])
+
+
+def _numbers(task: Any, store: Any) -> dict[str, Any]:
+    """Return the numbers of a study's tables and chapters, with the claims and readings of all together."""
+    tables: dict[str, Any] = store.open(task.tables).json("tables.json")
+    chapters = {chapter.name: store.open(chapter).json("chapter.json") for chapter in getattr(task, "chapters", ())}
+    for key in ("claims", "readings"):
+        told = [*tables.get(key, ()), *(row for found in chapters.values() for row in found.pop(key, ()))]
+        tables |= {key: told} if told else {}
+    return tables | ({"chapters": chapters} if chapters else {})
 
 
 def _time(seconds: Any) -> str:

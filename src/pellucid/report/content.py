@@ -63,8 +63,8 @@ class Curve:
     """One line: y over x with intervals and the paper's printed values, all (len(x),); None where missing.
 
     colour and marker are matplotlib's names; None takes the next of a cycle that colour-blind readers can
-    tell apart. Curves of the same label share their looks in all panels. Raises InputError for differing
-    lengths.
+    tell apart. Curves of the same label share their looks in all panels. joined=False draws points without a
+    line: a scatter plot. Raises InputError for differing lengths.
     """
 
     label: str
@@ -76,6 +76,7 @@ class Curve:
     colour: str | None = None
     marker: str | None = None
     settings: str | None = None
+    joined: bool = True
 
     def __post_init__(self) -> None:
         """Check the lengths."""
@@ -84,7 +85,10 @@ class Curve:
 
 @dataclass(frozen=True)
 class Panel:
-    """One plot among several; y_range None fits the values instead of 0 to 1."""
+    """One plot among several; y_range None fits the values instead of 0 to 1.
+
+    ticks names the places 0, 1, 2 ... of the x axis, where it counts things instead of measuring.
+    """
 
     title: str
     curves: tuple[Curve, ...]
@@ -93,6 +97,7 @@ class Panel:
     log_x: bool = False
     log_y: bool = False
     y_range: tuple[float, float] | None = (0.0, 1.0)
+    ticks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -220,7 +225,10 @@ class Gallery:
 
 @dataclass(frozen=True)
 class Claim:
-    """A statement of the paper, the rule by which it is judged, and the verdict with its evidence."""
+    """A statement of the paper, the rule by which it is judged, and the verdict with its evidence.
+
+    power says, where the verdict is open, how much more would decide it.
+    """
 
     name: str
     statement: str
@@ -229,6 +237,7 @@ class Claim:
     verdict: Verdict
     evidence: str
     settings: str | None = None
+    power: str = ""
 
 
 @dataclass(frozen=True)

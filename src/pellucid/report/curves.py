@@ -21,6 +21,7 @@ Looks = dict[str, tuple[str, str]]
 WIDTH, HEIGHT = 3.4, 2.6
 _FEW = 30  # curves with more points than this are drawn without markers
 _LEVELS = 12  # a log axis with at most as many has a tick at each
+_LETTERS = 36  # names of places that are longer together are tilted
 _WIDE = 0.64  # of a digit, in the size of its font
 
 
@@ -89,14 +90,15 @@ def has_numbers(curve: Curve) -> bool:
 def _draw_curve(axes: Axes, curve: Curve, looks: Looks) -> None:
     colour, marker = looks[curve.label]
     x, y = np.asarray(curve.x, float), _array(curve.y)
-    shape = marker if len(x) <= _FEW else ""
+    shape = marker if len(x) <= _FEW or not curve.joined else ""
+    size = 3.0 if not curve.joined and len(x) > _FEW else None
     if curve.low is not None and curve.high is not None:
         low, high = _array(curve.low), _array(curve.high)
         axes.fill_between(x, low, high, color=colour, alpha=0.16, linewidth=0)
         if np.isfinite(low + high + y).sum() == 1:  # a band of one point has no width
             reach = np.clip(np.nan_to_num([y - low, high - y]), 0, None)
             axes.errorbar(x, y, yerr=reach, color=colour, fmt="none", capsize=2, linewidth=1)
-    axes.plot(x, y, color=colour, marker=shape)
+    axes.plot(x, y, color=colour, marker=shape, markersize=size, linestyle="-" if curve.joined else "none")
     if curve.printed is not None:
         hollow: dict[str, Any] = {
             "marker": shape,
@@ -110,6 +112,9 @@ def _draw_curve(axes: Axes, curve: Curve, looks: Looks) -> None:
 
 
 def _scale(axes: Axes, panel: Panel) -> None:
+    if panel.ticks:
+        tilt = 30 if sum(map(len, panel.ticks)) > _LETTERS else 0
+        axes.set_xticks(range(len(panel.ticks)), panel.ticks, rotation=tilt, ha="right" if tilt else "center")
     if panel.log_x:
         make_log(axes, "x")
         places = sorted({x for curve in panel.curves for x in curve.x if x > 0})

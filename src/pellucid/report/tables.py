@@ -15,7 +15,7 @@ def panel_table(panel: Panel) -> Table:
     style: Style = "percent" if panel.y_range == (0.0, 1.0) and not panel.log_y else "number"
     rows = tuple((_name(curve), *(_point(curve, x, style) for x in shown)) for curve in panel.curves)
     notes = () if len(shown) == len(every) else (f"{len(shown)} of {len(every)} points.",)
-    return Table(panel.title, (panel.x_label, *(_short(x) for x in shown)), rows, notes)
+    return Table(panel.title, (panel.x_label, *(_place(panel, x) for x in shown)), rows, notes)
 
 
 def box_table(panel: BoxPanel) -> Table:
@@ -49,6 +49,10 @@ def _point(curve: Curve, x: float, style: Style) -> Cell:
     value = curve.y[place]
     as_float = None if value is None else float(value)
     return Cell(as_float, at(curve.low), at(curve.high), at(curve.printed), curve.settings, style)
+
+
+def _place(panel: Panel, x: float) -> str:
+    return panel.ticks[int(x)] if panel.ticks else _short(x)
 
 
 def _short(x: float) -> str:

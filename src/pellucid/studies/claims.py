@@ -4,8 +4,9 @@ A rule is written before what it judges is measured. An interval that contains t
 decided".
 """
 
+import math
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict
 
 from torch import Tensor
 
@@ -25,6 +26,7 @@ class ClaimRow(TypedDict):
     rule: str
     verdict: Verdict
     evidence: str
+    power: NotRequired[str]  # where the verdict is open: how much more would decide it
 
 
 def paired_gap(a: Tensor, b: Tensor, confidence: float = 0.95) -> Interval:
@@ -53,6 +55,38 @@ def above(found: Interval, limit: float = 0.0) -> Verdict:
 def below(found: Interval, limit: float = 0.0) -> Verdict:
     """Judge whether a number is below a limit."""
     return "holds" if found.high < limit else "does not hold" if found.low > limit else "cannot be decided"
+
+
+def needed(found: Interval, count: int, limit: float = 0.0) -> int | None:
+    """Return how many examples would decide on which side of a limit a mean lies, if it stays where it is.
+
+    n (w / d)^2: w the half of the interval that reaches over the limit, d the distance to it; a half-width falls like
+    1 / sqrt(n). None where the mean lies on the limit.
+
+    >>> needed(Interval(0.01, -0.01, 0.03), 100), needed(Interval(0.0, -0.1, 0.1), 100)
+    (401, None)
+    """
+    distance = abs(found.value - limit)
+    width = found.value - found.low if found.value > limit else found.high - found.value
+    return None if distance == 0 else math.floor(count * (width / distance) ** 2) + 1
+
+
+def to_decide(found: Mapping[Any, Interval], count: int, limit: float = 0.0, what: str = "images") -> str:
+    """Say how many examples would decide each number that is still open.
+
+    >>> to_decide({"at .3": Interval(0.01, -0.01, 0.03), "at .4": Interval(0.5, 0.4, 0.6)}, 100)
+    'if it stays where it is, 401 images for 100 would decide at .3'
+    """
+    said = []
+    for name, interval in found.items():
+        if above(interval, limit) == "cannot be decided":
+            more = needed(interval, count, limit)
+            said.append(
+                f"no number of {what} would decide {name}"
+                if more is None
+                else f"{more:,} {what} for {count:,} would decide {name}"
+            )
+    return "if it stays where it is, " + ", ".join(said) if said else ""
 
 
 def all_of(verdicts: Iterable[Verdict]) -> Verdict:

@@ -12,12 +12,14 @@ from pellucid.tasks.training import TaskField
 class WrittenReport:
     """report.html, the tables as Markdown and the figures as PNG, from the study's stored results.
 
-    `page` is the module whose build_report(io, task) returns what the page says.
+    `page` is the module whose build_report(io, task) returns what the page says of `tables`; the sections of the
+    chapters follow.
     """
 
     page: ClassVar[str]
 
     tables: TaskField
+    chapters: tuple[TaskField, ...] = ()
     choices: tuple[str, ...] = ()  # title, reason, title, reason ...
 
     def title(self) -> str:
@@ -26,6 +28,7 @@ class WrittenReport:
 
     def run(self, io: Io) -> list[str]:
         """Render the page and its figures."""
-        from pellucid.studies.page.files import written  # only who draws pays for it
+        from pellucid.studies.page.chapters import with_chapters  # only who draws pays for it
+        from pellucid.studies.page.files import written
 
-        return written(io, import_module(self.page).build_report(io, self))
+        return written(io, with_chapters(import_module(self.page).build_report(io, self), io, self.chapters))
