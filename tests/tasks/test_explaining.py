@@ -148,7 +148,10 @@ def test_pictures_that_were_exchanged_are_not_taken_for_those_described(pictures
 def test_the_time_it_may_take(ready):
     from pellucid.tasks.graph import rehearse
 
-    assert rehearse(replace(EXPLAINED, classes=("predicted", "runner_up"), attack=PGD(eps=0.1, steps=1)), ready) > 0
+    assert (
+        rehearse(replace(EXPLAINED, classes=("predicted", "runner_up"), attack=PGD(eps=0.1, steps=1)), ready).seconds
+        > 0
+    )
 
 
 def test_a_reader_is_told_of_other_class_names_and_of_pictures_left_out():

@@ -407,9 +407,9 @@ def test_a_damaged_ledger_is_refused_by_name(filled, store):
 
 def test_estimates_write_nothing_and_say_where_they_cannot_tell(store):
     for task in (ROSS, ATTACKED):
-        seconds = rehearse(task, store, FAST)
-        assert seconds is not None
-        assert 0 <= seconds < 60
+        cost = rehearse(task, store, FAST)
+        assert cost is not None
+        assert 0 <= cost.seconds < 60
     assert rehearse(ONE, store) is None
     assert not store.root.exists()
 
@@ -417,7 +417,9 @@ def test_estimates_write_nothing_and_say_where_they_cannot_tell(store):
 def test_an_estimate_grows_with_the_work(store):
     short = rehearse(replace(ROSS, steps=1000), store, FAST)
     long = rehearse(replace(ROSS, steps=100_000), store, FAST)
-    assert long > 5 * short > 0
+    assert long.forward == pytest.approx(100 * short.forward)
+    assert long.flops == pytest.approx(100 * short.flops)
+    assert long.seconds > 5 * short.seconds > 0
 
 
 def test_a_description_of_the_data_that_went_is_refused(store):

@@ -284,7 +284,7 @@ def test_a_network_may_stop_where_another_one_stands(store):
 )
 def test_a_rehearsal_takes_six_steps_and_leaves_nothing(store, given):
     """Also where the rule would stop at once, and before the teacher is trained."""
-    assert rehearse(replace(TASK, steps=10**6, **given), store, FAST) > 0
+    assert rehearse(replace(TASK, steps=10**6, **given), store, FAST).seconds > 0
     assert not store.root.exists()
 
 

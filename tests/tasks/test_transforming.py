@@ -209,8 +209,8 @@ def test_what_a_transformation_refuses_leaves_nothing(filled):
 
 
 def test_it_can_be_timed_before(filled, task):
-    assert rehearse(task, filled, FAST) > 0
-    assert rehearse(replace(task, data=Digits(test=24)), Store(filled.root.parent / "none"), FAST) > 0
+    assert rehearse(task, filled, FAST).seconds > 0
+    assert rehearse(replace(task, data=Digits(test=24)), Store(filled.root.parent / "none"), FAST).seconds > 0
 
 
 # ------------------------------------------------------------------------------------------------- CueConflict

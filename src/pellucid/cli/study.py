@@ -19,17 +19,24 @@ Out = Annotated[Place | None, Parameter(help="Folder for the report [STORE/repor
 
 
 @study.command
-def run(name: str, /, *, scale: Scale = "smoke", out: Out = None, common: Common = Common()) -> None:
+def run(
+    name: str, /, *, scale: Scale = "smoke", out: Out = None, dry_run: bool = False, common: Common = Common()
+) -> None:
     """Run what is missing of a study and write its report; the report's path is printed last.
 
     Parameters
     ----------
     name
         The study (pellucid list study).
+    dry_run
+        Run nothing: list every task with what it may cost, in passes through the network and hours of a GPU.
     """
     from pellucid.studies import find_study
 
     task = find_study(name, scale)
+    if dry_run:
+        _plan(task, name, scale, True, common)
+        return
     result = common.run(task)
     _deliver(task, result, name, scale, out, common)
 
@@ -45,36 +52,9 @@ def show(name: str, /, *, scale: Scale = "smoke", timing: bool = True, common: C
     timing
         Time a few steps of every missing task, to estimate; takes seconds, or minutes at paper scale.
     """
-    from pellucid.spec import digest
     from pellucid.studies import find_study
-    from pellucid.tasks.graph import label, plan, rehearse
 
-    store, options = common.open_store(), common.options()
-    rows: list[dict[str, Any]] = []
-    unknown = False  # a task that takes time could not be timed
-    for step in plan(find_study(name, scale), store):
-        seconds = rehearse(step.task, store, options) if timing and not step.done else None
-        unknown |= seconds is None and not step.done and hasattr(step.task, "rehearse")
-        rows.append({"task": label(step.task), "digest": digest(step.task), "done": step.done, "seconds": seconds})
-    missing = [row for row in rows if not row["done"]]
-    known = None if unknown else sum(float(row["seconds"] or 0) for row in missing)
-    if common.json:
-        common.say({"study": name, "scale": scale, "tasks": rows, "missing_seconds": known})
-        return
-    print(f"{name} at scale {scale}: {len(rows) - len(missing)} of {len(rows)} tasks done")
-    grid = Grid(box=None, padding=(0, 2, 0, 0), pad_edge=False)
-    grid.add_column("task", overflow="fold")
-    grid.add_column("digest", no_wrap=True)
-    grid.add_column("state", no_wrap=True)
-    for row in rows:
-        state = "[green]done[/green]" if row["done"] else f"missing {_time(row['seconds'])}"
-        grid.add_row(str(row["task"]), str(row["digest"])[:12], state)
-    screen().print(grid)
-    if timing and missing:
-        if known is None:
-            print("How long that takes cannot be said: the images are not here (--data-root, or PELLUCID_DATA).")
-        else:
-            print(f"The missing part may take about {_time(known)} here (a few steps of each task were timed).")
+    _plan(find_study(name, scale), name, scale, timing, common)
 
 
 def report(name: str, /, *, scale: Scale = "smoke", out: Out = None, common: Common = Common()) -> None:
@@ -97,6 +77,60 @@ def report(name: str, /, *, scale: Scale = "smoke", out: Out = None, common: Com
             f"pellucid study run {name} --scale {scale} computes them"
         )
     _deliver(task, common.run(task), name, scale, out, common)
+
+
+def _plan(task: Any, name: str, scale: str, timing: bool, common: Common) -> None:
+    from pellucid.spec import digest
+    from pellucid.tasks.cost import GPU_FLOPS, GPU_LAUNCH
+    from pellucid.tasks.graph import label, plan, rehearse
+
+    store, options = common.open_store(), common.options()
+    rows: list[dict[str, Any]] = []
+    for step in plan(task, store):
+        cost = rehearse(step.task, store, options) if timing and not step.done else None
+        told: dict[str, Any] = {} if cost is None else {"seconds": cost.seconds, "gpu_hours": cost.gpu_hours()}
+        told |= {} if cost is None else {"forward": round(cost.forward), "backward": round(cost.backward)}
+        unknown = cost is None and not step.done and hasattr(step.task, "rehearse")
+        rows.append(
+            {"task": label(step.task), "digest": digest(step.task), "done": step.done, "unknown": unknown} | told
+        )
+    missing = [row for row in rows if not row["done"]]
+    untried = [row for row in missing if row["unknown"]]
+    total = {key: sum(row.get(key, 0) for row in missing) for key in ("seconds", "forward", "backward", "gpu_hours")}
+    if common.json:
+        known = None if untried or not timing else total["seconds"]
+        common.say({"study": name, "scale": scale, "tasks": rows, "missing_seconds": known, "missing": total})
+        return
+    print(f"{name} at scale {scale}: {len(rows) - len(missing)} of {len(rows)} tasks done")
+    grid = Grid(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    grid.add_column("state", no_wrap=True)
+    for heading in ("forward", "backward", "here", "GPU h") if timing and missing else ():
+        grid.add_column(heading, no_wrap=True, justify="right")
+    grid.add_column("task", overflow="fold")
+    for row in rows:
+        state = "[green]done[/green]" if row["done"] else "missing"
+        grid.add_row(state, *(_costs(row) if timing and missing else ()), str(row["task"]))
+    if timing and missing:
+        grid.add_row("in all", *_costs(total), f"{len(missing)} tasks that are missing")
+    screen().print(grid)
+    if timing and missing:
+        print(
+            "Estimated from a few steps of each task, at full strength of any attack. Passes are images passed through "
+            f"the network. GPU hours are assumed, not measured: {GPU_FLOPS:.0e} operations a second in float32, "
+            f"at least {1e6 * GPU_LAUNCH:.0f} microseconds for each operation that is launched."
+        )
+    if untried:
+        print(
+            f"{len(untried)} tasks could not be tried, so the sum leaves them out: their images are not here "
+            "(--data-root, or PELLUCID_DATA), or a result that they start from is not made yet."
+        )
+
+
+def _costs(row: dict[str, Any]) -> tuple[str, ...]:
+    if "seconds" not in row:
+        return ("", "", "not known" if row.get("unknown") else "", "")
+    passes = (f"{row[way]:,.0f}" if row[way] < 1e6 else f"{row[way] / 1e6:,.1f} M" for way in ("forward", "backward"))
+    return (*passes, _time(row["seconds"]), f"{row['gpu_hours']:.2f}")
 
 
 def _deliver(task: Any, result: Any, name: str, scale: str, out: Path | None, common: Common) -> None:

@@ -1,6 +1,7 @@
 """Data sets: descriptions whose `load(part)` gives images, labels and where they come from."""
 
 from pellucid.data.augment import Augmentation, AugmentationField, CropAndFlip, RandomCrop
+from pellucid.data.blank import Blank
 from pellucid.data.catalogue import (
     CIFAR10,
     CIFAR100,
@@ -19,6 +20,7 @@ from pellucid.data.glyphs import Glyphs
 from pellucid.data.notmnist import NotMNIST
 from pellucid.data.pictures import Pictures
 from pellucid.data.root import data_root, set_data_root
+from pellucid.data.samples import StylePaintings, TinyImageNet20
 from pellucid.data.split import Split
 from pellucid.data.styles import StyleImages
 from pellucid.data.svhn import SVHNRoss
@@ -31,6 +33,7 @@ __all__ = [
     "SVHN",
     "Augmentation",
     "AugmentationField",
+    "Blank",
     "Caltech256",
     "Converted",
     "CropAndFlip",
@@ -47,7 +50,9 @@ __all__ = [
     "SVHNRoss",
     "Split",
     "StyleImages",
+    "StylePaintings",
     "TinyImageNet",
+    "TinyImageNet20",
     "converted_eps",
     "converted_weight",
     "data_root",

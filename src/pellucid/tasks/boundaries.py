@@ -14,8 +14,9 @@ from pellucid.models import Classifier
 from pellucid.protocols import AttackField, DataField, Part
 from pellucid.rng import Stream, derive
 from pellucid.spec import Count, Whole, name_of, register
+from pellucid.tasks.cost import Cost
 from pellucid.tasks.io import Io
-from pellucid.tasks.measuring import count_images, in_chunks, time_images
+from pellucid.tasks.measuring import cost_of_images, count_images, in_chunks
 from pellucid.tasks.parquet import write_columns
 from pellucid.tasks.training import NetworkField, network_name, stand_in
 
@@ -60,11 +61,11 @@ class Boundaries:
         write_columns(io.scratch / "boundaries.parquet", columns)
         return ["boundaries.parquet"]
 
-    def rehearse(self, io: Io) -> float:
-        """Time a few images and return the seconds that all of them may take."""
+    def rehearse(self, io: Io) -> Cost:
+        """Try a few images and return what all of them may cost."""
         split = self.data.load(self.part)
         network = stand_in(io, self.network, split)
-        return time_images(partial(self._work, io, network, split), count_images(split, self.images))
+        return cost_of_images(partial(self._work, io, network, split), count_images(split, self.images), self.chunk)
 
     def _work(self, io: Io, network: Classifier, split: Split, rows: Tensor) -> dict[str, Tensor]:
         x, y = split.images(rows).to(io.device), split.labels[rows].to(io.device)

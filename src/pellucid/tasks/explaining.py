@@ -18,8 +18,9 @@ from pellucid.rng import Stream, derive
 from pellucid.spec import Count, Whole, name_of, read_sequence, register
 from pellucid.store import Result, read_json, write_json, write_tensors
 from pellucid.tasks.attacking import taught
+from pellucid.tasks.cost import Cost
 from pellucid.tasks.io import Io
-from pellucid.tasks.measuring import count_images, in_chunks, time_images
+from pellucid.tasks.measuring import cost_of_images, count_images, in_chunks
 from pellucid.tasks.training import NetworkField, network_name, stand_in
 
 MAPS, EXPLAINED = "maps.safetensors", "explained.json"
@@ -84,12 +85,12 @@ class Explain:
         write_json(io.scratch / EXPLAINED, said | {"images": None if split.names is None else list(split.names[:n])})
         return [MAPS, EXPLAINED]
 
-    def rehearse(self, io: Io) -> float:
-        """Time a few images and return the seconds that all of them may take."""
+    def rehearse(self, io: Io) -> Cost:
+        """Try a few images and return what all of them may cost."""
         split = self.data.load(self.part)
         network = stand_in(io, self.network, split)
         work = partial(self._maps, io, network, split, self.attack, split.classes)
-        return time_images(work, count_images(split, self.images))
+        return cost_of_images(work, count_images(split, self.images), self.chunk)
 
     def _try(self, io: Io, network: Classifier, split: Split, names: Sequence[str]) -> None:
         """Refuse, before anything long, what cannot be explained: one image is tried."""

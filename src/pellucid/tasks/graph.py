@@ -5,15 +5,17 @@ import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 
+from pellucid.data import Blank
 from pellucid.errors import DataError, PellucidError, StoreError
 from pellucid.maths.passes import counted
 from pellucid.protocols import silent
 from pellucid.spec import digest, kind_of, name_of
 from pellucid.store import Result, Store, explained
+from pellucid.tasks.cost import Cost
 from pellucid.tasks.io import Io, Options, commit
 
 
@@ -148,15 +150,31 @@ def _run(task: Any, io: Io) -> Result:
         raise
 
 
-def rehearse(task: Any, store: Store, options: Options | None = None) -> float | None:
-    """Return the seconds that a missing task may take, by timing a few of its steps; None where it cannot say."""
+def rehearse(task: Any, store: Store, options: Options | None = None) -> Cost | None:
+    """Return what a missing task may cost, by trying a few of its steps; None where it cannot say.
+
+    Where its images are not here, blank ones of their form stand in (`pellucid.data.Blank`), for sets of known form.
+    """
     if not hasattr(task, "rehearse"):
         return None
+    io = Io(task, store, options or Options(), silent)
     try:
-        seconds: float = task.rehearse(Io(task, store, options or Options(), silent))
-        return seconds
-    except (StoreError, DataError):  # an input that is not made yet, images that are not here
+        return cast(Cost, task.rehearse(io))
+    except StoreError:  # an input that is not made yet
         return None
+    except DataError:
+        pass
+    try:
+        return cast(Cost, blanked(task).rehearse(io))
+    except (StoreError, DataError):
+        return None
+
+
+def blanked(task: Any) -> Any:
+    """Return a task whose own data are blank images."""
+    named = {f.name: getattr(task, f.name) for f in dataclasses.fields(task)}
+    data = {name: Blank(of=value) for name, value in named.items() if kind_of(value) == "data"}
+    return dataclasses.replace(task, **data)
 
 
 def label(task: Any) -> str:

@@ -1,9 +1,8 @@
 """The tasks that measure networks under attack and by their input gradients, and what measuring tasks share."""
 
 import math
-import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -13,16 +12,19 @@ from pellucid.attacks import with_eps
 from pellucid.data.split import Split
 from pellucid.errors import DataError, SpecError
 from pellucid.evaluate import make_and_judge
-from pellucid.metrics import gradient_norms
+from pellucid.metrics import gradient_norms, predict
 from pellucid.models import Classifier
 from pellucid.protocols import Attack, AttackField, DataField, Part
 from pellucid.rng import Stream, derive
 from pellucid.spec import Count, Flag, Reals, Whole, name_of, register
 from pellucid.store import write_json
 from pellucid.tasks.attacking import joined_notes, summary, taught
+from pellucid.tasks.cost import Cost, tried
 from pellucid.tasks.io import Io
 from pellucid.tasks.parquet import write_columns, write_predictions, write_sizes
 from pellucid.tasks.training import NetworkField, network_name, stand_in
+
+TRIED = 16  # images, to say what all of them may cost
 
 
 @register("task", "evaluate")
@@ -95,13 +97,13 @@ class Evaluate:
         write_json(io.scratch / "summary.json", summary(self.epsilons, passes, notes, io.ledger()))
         return ["predictions.parquet", "sizes.parquet", "summary.json"]
 
-    def rehearse(self, io: Io) -> float:
-        """Time a few images and return the seconds that all of them may take."""
+    def rehearse(self, io: Io) -> Cost:
+        """Try a few images and return what all of them may cost, were none of them fooled."""
         split = self.data.load(self.part)
         network = stand_in(io, self.network, split)
-        judges = [network] * len(self.judges)
-        work = partial(self._work, io, network, judges, split, self.attack)
-        return time_images(work, count_images(split, self.images))
+        lasting, judges = replace(self, stop_when_fooled=False), [network] * len(self.judges)
+        work = partial(lasting._work, io, network, judges, answered(network, split), self.attack)
+        return cost_of_images(work, count_images(split, self.images), self.chunk)
 
     def _work(
         self,
@@ -149,11 +151,13 @@ class InputGradients:
         write_columns(io.scratch / "norms.parquet", columns)
         return ["norms.parquet"]
 
-    def rehearse(self, io: Io) -> float:
-        """Time a few images and return the seconds that all of them may take."""
+    def rehearse(self, io: Io) -> Cost:
+        """Try a few images and return what all of them may cost."""
         split = self.data.load(self.part)
         network = stand_in(io, self.network, split)
-        return time_images(lambda rows: self._work(io, network, split, rows), count_images(split, self.images))
+        return cost_of_images(
+            lambda rows: self._work(io, network, split, rows), count_images(split, self.images), self.chunk
+        )
 
     def _work(self, io: Io, network: Classifier, split: Split, rows: Tensor) -> dict[str, Tensor]:
         x, y = split.images(rows).to(io.device), split.labels[rows].to(io.device)
@@ -179,10 +183,15 @@ def count_images(split: Split, images: int | None) -> int:
     return min(len(split), images or len(split))
 
 
-def time_images(work: Callable[[Tensor], object], images: int) -> float:
-    """Return the seconds that `images` images may take, from timing 16 of them after a warm-up."""
-    rows = torch.arange(min(16, images))
-    work(rows)
-    began = time.monotonic()
-    work(rows)
-    return (time.monotonic() - began) / len(rows) * images
+def answered(network: Classifier, split: Split) -> Split:
+    """Return the first images with the network's own answers as labels: an attack then has everything to do."""
+    rows = torch.arange(min(TRIED, len(split)))
+    device = next(network.parameters()).device
+    few = split.at(rows, split.sha256, split.cut)
+    return replace(few, labels=predict(network, few.images().to(device)).cpu())
+
+
+def cost_of_images(work: Callable[[Tensor], object], images: int, chunk: int) -> Cost:
+    """Return what `images` images may cost, a chunk at a time, from trying a few of them."""
+    rows = torch.arange(min(TRIED, images))
+    return tried(lambda: work(rows)).times(images / len(rows), launches=math.ceil(images / chunk))

@@ -26,6 +26,7 @@ from pellucid.rng import derive, global_seed
 from pellucid.spec import NOT_HASHED, Count, Flag, Whole, brief, digest, member, name_of, register, to_dict
 from pellucid.stopping import Stop, StopField, TargetAccuracy, metric_value
 from pellucid.store import Result, file_digest, write_atomic, write_json
+from pellucid.tasks.cost import Cost, Meter
 from pellucid.tasks.graph import inputs
 from pellucid.tasks.io import Io, versions
 from pellucid.tracking import TensorBoard
@@ -266,8 +267,8 @@ class Train:
         rows = torch.arange(self.images)
         return replace(split, pixels=split.pixels[rows], labels=split.labels[rows], masks=None, names=None)
 
-    def rehearse(self, io: Io) -> float:
-        """Time three steps and return the seconds that all of them may take."""
+    def rehearse(self, io: Io) -> Cost:
+        """Try three steps and return what all of them may cost."""
         train, validation = self._cut(self.data.load("train")), self.data.load("validation")
         with global_seed(0):
             network = self.model.build(*_build_arguments(train)).to(io.device)
@@ -285,10 +286,14 @@ class Train:
             log_every=10**9,
             recipe=self._recipe(io, rehearsal=True),
         )
-        loop.position.step = loop.steps - 6  # of the end, where eps is full; the first warms up, a log follows the last
-        times: list[float] = []
+        began = loop.steps - 6  # of the end, where eps is full; the first warms up, a log follows the last
+        loop.position.step = began
+        counts: list[Cost] = []
+        with Meter() as meter:
+            loop.run(None, math.inf, lambda done, total, **numbers: counts.append(meter.cost()))
+        loop.position.step, times = began, []
         loop.run(None, math.inf, lambda done, total, **numbers: times.append(time.monotonic()))
-        return (times[4] - times[1]) / 3 * total
+        return replace(counts[4].minus(counts[1]), seconds=times[4] - times[1]).times(total / 3)
 
     def _fresh(self, io: Io, train: Split) -> Classifier:
         with global_seed(derive(self.seed, "init")):

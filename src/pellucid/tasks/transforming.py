@@ -21,8 +21,9 @@ from pellucid.protocols import DataField, InterpreterField, Part, Transform, Tra
 from pellucid.rng import Stream, derive
 from pellucid.spec import Count, Whole, name_of, read_sequence, register
 from pellucid.store import write_json, write_tensors
+from pellucid.tasks.cost import Cost
 from pellucid.tasks.io import Io
-from pellucid.tasks.measuring import count_images, in_chunks, time_images
+from pellucid.tasks.measuring import cost_of_images, count_images, in_chunks
 from pellucid.tasks.parquet import write_columns
 from pellucid.tasks.training import NetworkField, network_name, stand_in
 
@@ -55,11 +56,11 @@ class _Judging:
     chunk: Count = 1000
     seed: Whole = 0
 
-    def rehearse(self, io: Io) -> float:
-        """Time a few images and return the seconds that all of them may take."""
+    def rehearse(self, io: Io) -> Cost:
+        """Try a few images and return what all of them may cost."""
         split = self.data.load(self.part)
         work = partial(self._work, io, stand_in(io, self.network, split), split, self._opened(io))
-        return time_images(work, count_images(split, self.images))
+        return cost_of_images(work, count_images(split, self.images), self.chunk)
 
     def _opened(self, io: Io) -> list[Any]:
         """Return the transformations, ready for use."""
