@@ -13,13 +13,22 @@ from pellucid.report import to_markdown
 from pellucid.spec import digest
 from pellucid.studies import find_study
 from pellucid.studies.claims import paired_ratio
-from pellucid.studies.jakubovitz2018 import CONTROL, SWEEPS, networks, sweep
-from pellucid.studies.jakubovitz2018_claims import ADVERSARIAL, NONE, Measured, judge
+from pellucid.studies.jakubovitz2018_claims import ADVERSARIAL, NONE, Measured, after, combined, judge
+from pellucid.studies.jakubovitz2018_networks import PERTURBED as AT_PERTURBED
+from pellucid.studies.jakubovitz2018_networks import (
+    CONTROL,
+    HIDDEN,
+    POOLED,
+    fraction_networks,
+    lambda_networks,
+    layer_networks,
+    networks,
+    reseeded,
+)
 from pellucid.studies.jakubovitz2018_tables import orderings, printed, printed_tables
 from pellucid.studies.page.files import markdown
 from pellucid.studies.page.jakubovitz import build_report
 from pellucid.tasks.boundaries import Boundaries
-from pellucid.tasks.graph import order
 from pellucid.tasks.parquet import write_columns, write_predictions
 
 from .made_up import MadeUpIo
@@ -148,27 +157,32 @@ def test_the_small_scale_fits_into_three_quarters_of_an_hour_on_one_core():
     assert seconds < 45 * 60
 
 
-@pytest.mark.parametrize("name", SWEEPS)
-def test_sweeps_change_one_thing_of_post_processing(name):
-    tables = sweep(name, "small").tables
-    first, *others = tables.networks
-    assert tables.labels[0] == NONE
-    assert first == networks("small")[NONE]
-    assert len({digest(task) for task in others}) == len(others) >= 3
-    assert all(task.init == first for task in others)
-    assert any(task.defence == networks("small")[label].defence for task in others for label in LABELS)
-    assert len(order(tables)) == 3 * len(tables.labels) + 1
+@pytest.mark.parametrize("made", [layer_networks, fraction_networks, lambda_networks])
+def test_sweeps_change_one_thing_of_post_processing(made):
+    swept, trained = made("small"), networks("small")
+    assert len({digest(task) for task in swept.values()}) == len(swept) >= 3
+    assert all(task.init == trained[NONE] for task in swept.values())
+    assert any(task == trained[label] for task in swept.values() for label in (after("Jacobian"), combined("Jacobian")))
+
+
+def test_other_seeds_change_the_seed_of_every_phase():
+    for name, (first, *others) in reseeded("small").items():
+        assert first == networks("small")[name]
+        for task in others:
+            assert task.seed != first.seed
+            assert task.init is None or task.init.seed == task.seed
+            assert replace(task, seed=first.seed, init=first.init) == first
 
 
 def test_the_layers_of_the_sweep_are_the_networks():
     network = TutorialCNN(filters=(2, 3), hidden=12).build(1, (28, 28), 10)
     x, y = torch.rand(4, 1, 28, 28, generator=torch.Generator().manual_seed(0)), torch.arange(4)
-    sizes = {}
-    for task in sweep("layer", "small").tables.networks[1:]:
+    swept = layer_networks("small")
+    layers = {name: task.defence.layer for name, task in swept.items()}
+    assert layers == {"logits": "logits", HIDDEN: "dense.2", POOLED: "convolutions.5", AT_PERTURBED: "logits"}
+    for task in swept.values():
         assert isinstance(task.defence, JacobianRegularization)
-        sizes[task.defence.layer] = float(task.defence(network, x, y)["jacobian_penalty"].detach())
-    assert list(sizes) == ["logits", "dense.2", "convolutions.5"]
-    assert min(sizes.values()) > 0
+        assert float(replace(task.defence, examples=1.0)(network, x, y)["jacobian_penalty"].detach()) > 0
     assert network.get_submodule("dense.2")(torch.zeros(1, 12)).shape == (1, 12)
     assert isinstance(network.get_submodule("dense.3"), torch.nn.Dropout)  # the layer before the last is read before it
 

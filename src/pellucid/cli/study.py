@@ -57,6 +57,26 @@ def show(name: str, /, *, scale: Scale = "smoke", timing: bool = True, common: C
     _plan(find_study(name, scale), name, scale, timing, common)
 
 
+@study.command
+def claims(*folders: Place, out: Place = Path("claims"), common: Common = Common()) -> None:
+    """Put the claims of all papers into one table, their verdict and ours, from reports that were delivered.
+
+    Parameters
+    ----------
+    folders
+        Folders of reports: each holds tables.json.
+    out
+        Folder for the page (report.html and tables.md).
+    """
+    from pellucid.studies.front import front_page, judged_in, verdicts
+    from pellucid.studies.page.files import files
+
+    rows = judged_in(folders)
+    export(out, files(front_page(rows)))
+    found = {name: verdict for name, (verdict, _) in verdicts(rows).items()}
+    common.say({"claims": found, "page": str(out.resolve())}, [*(f"{k}: {v}" for k, v in found.items()), "", str(out)])
+
+
 def report(name: str, /, *, scale: Scale = "smoke", out: Out = None, common: Common = Common()) -> None:
     """Write a study's report from results that are all there; nothing is trained or attacked.
 

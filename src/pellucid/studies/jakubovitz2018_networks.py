@@ -90,7 +90,7 @@ def reseeded(scale_name: str) -> dict[str, tuple[Train, ...]]:
     }
 
 
-def penalties(half: Half) -> tuple[DoubleBackprop, CrossLipschitz, JacobianRegularization]:
+def penalties(half: Half) -> tuple[Defence, Defence, JacobianRegularization]:
     """Return the three penalties, in the order of their names."""
     first, second, third = half.weights
     return (

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pellucid.data import CIFAR10, MNIST, Digits, Glyphs
 from pellucid.models import JakubovitzCNN, TutorialCNN
 from pellucid.optimisers import Adam, Optimiser, RMSProp
-from pellucid.protocols import Data, Model
+from pellucid.protocols import Data, ModelSpec
 from pellucid.train import Precision
 
 
@@ -14,7 +14,7 @@ class Half:
     """One of the paper's two data sets with its network: how it is trained, and what is measured of it."""
 
     data: Data
-    model: Model
+    model: ModelSpec
     optimiser: Optimiser
     images: int | None  # of the training part
     steps: int  # of the undefended network
