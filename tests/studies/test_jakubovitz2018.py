@@ -14,7 +14,6 @@ from pellucid.spec import digest
 from pellucid.studies import find_study
 from pellucid.studies.claims import paired_ratio
 from pellucid.studies.jakubovitz2018_claims import ADVERSARIAL, NONE, Measured, after, combined, judge
-from pellucid.studies.jakubovitz2018_networks import PERTURBED as AT_PERTURBED
 from pellucid.studies.jakubovitz2018_networks import (
     CONTROL,
     HIDDEN,
@@ -25,6 +24,7 @@ from pellucid.studies.jakubovitz2018_networks import (
     networks,
     reseeded,
 )
+from pellucid.studies.jakubovitz2018_networks import PERTURBED as AT_PERTURBED
 from pellucid.studies.jakubovitz2018_tables import orderings, printed, printed_tables
 from pellucid.studies.page.files import markdown
 from pellucid.studies.page.jakubovitz import build_report
