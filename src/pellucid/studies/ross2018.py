@@ -9,15 +9,16 @@ norms of the loss gradient at the true and at the next label (Figure 4); input g
 
 from typing import Any
 
-from pellucid.attacks import FGSM, PGD
+from pellucid.attacks import FGSM, PGD, TGSM
 from pellucid.defences import DoubleBackprop, Standard
 from pellucid.interpreters import CAM, Gradient
 from pellucid.models import SmallCNN
 from pellucid.protocols import Defence, ModelSpec
-from pellucid.studies.ross2018_networks import CHUNK, EPSILONS, adversarial, trained
+from pellucid.studies.ross2018_networks import CHUNK, EPSILONS, Domain, adversarial, networks, trained, transfer
 from pellucid.studies.ross2018_report import Ross2018Report
 from pellucid.studies.ross2018_scales import COMMON_CHOICES, SCALES, Scale
 from pellucid.studies.ross2018_tables import Ross2018Tables
+from pellucid.studies.ross2018_transfers import Ross2018Transfers
 from pellucid.tasks import Evaluate, Explain, InputGradients, Train
 
 __all__ = ["COMMON_CHOICES", "EPSILONS", "SCALES", "Scale", "study"]
@@ -31,20 +32,20 @@ def study(scale_name: str) -> Ross2018Report:
         "adv. trained": adversarial(scale.mnist, scale.schedule()),
         **{_grad_reg(weight): DoubleBackprop(weight=weight) for weight in scale.lambdas},
     }
-    networks = {label: _train(scale, scale.model, defence, scale.steps) for label, defence in defences.items()}
+    found = {label: _train(scale, scale.model, defence, scale.steps) for label, defence in defences.items()}
     pooled = {
         f"{label}, Small": _train(scale, SmallCNN(), defence, scale.small_steps)
         for label, defence in list(defences.items())[:3]
     }
     tables = Ross2018Tables(
         scale=scale.name,
-        labels=tuple(networks),
+        labels=tuple(found),
         lambdas=scale.lambdas,
-        networks=tuple(networks.values()),
-        transfers=tuple(_transfer(scale, networks, label) for label in networks),
+        networks=tuple(found.values()),
+        transfers=tuple(_transfer(scale, found, label) for label in found),
         selection=Evaluate(
-            network=networks["normal"],
-            judges=tuple(task for label, task in networks.items() if label.startswith("grad")),
+            network=found["normal"],
+            judges=tuple(task for label, task in found.items() if label.startswith("grad")),
             data=scale.data,
             part="validation",
             attack=FGSM(eps=0.3),
@@ -52,12 +53,28 @@ def study(scale_name: str) -> Ross2018Report:
             images=scale.validated,
             chunk=CHUNK,
         ),
-        norms=tuple(InputGradients(network=task, data=scale.data, images=scale.measured) for task in networks.values()),
-        explained_labels=(*networks, *pooled),
-        explained=tuple(_explain(scale, task) for task in (*networks.values(), *pooled.values())),
+        norms=tuple(InputGradients(network=task, data=scale.data, images=scale.measured) for task in found.values()),
+        explained_labels=(*found, *pooled),
+        explained=tuple(_explain(scale, task) for task in (*found.values(), *pooled.values())),
     )
     return Ross2018Report(
-        tables=tables, choices=tuple(part for pair in (*scale.choices, *COMMON_CHOICES) for part in pair)
+        tables=tables,
+        chapters=() if scale.name == "smoke" else tuple(_transfers(scale, domain) for domain in scale.domains),
+        choices=tuple(part for pair in (*scale.choices, *COMMON_CHOICES) for part in pair),
+    )
+
+
+def _transfers(scale: Scale, domain: Domain) -> Ross2018Transfers:
+    """Return Figures 1 to 3 of one data set."""
+    named = networks(domain, scale.schedule(domain.name), scale.validated)
+    largest = max(domain.grid())
+    return Ross2018Transfers(
+        name=domain.name,
+        instead=domain.stands_in,
+        labels=tuple(named),
+        fgsm=tuple(transfer(domain, named, maker, FGSM(eps=largest)) for maker in named),
+        tgsm=tuple(transfer(domain, named, maker, TGSM(eps=largest)) for maker in named),
+        norms=tuple(InputGradients(network=task, data=domain.data, images=domain.images) for task in named.values()),
     )
 
 

@@ -8,8 +8,8 @@ from pellucid.tasks.io import Io
 
 _TEXT = (
     "FGSM: every image at every eps, sign of the gradient of the loss of the true class (equation 16 prints a minus, "
-    "read as a misprint). JSMA: one pixel a step, changed by theta, a pixel may be chosen again. The paper's curves have "
-    "no printed numbers. AutoAttack, at the eps of adversarial training, is not in the paper."
+    "read as a misprint). JSMA: one pixel a step, changed by theta, a pixel may be chosen again. The paper's curves "
+    "have no printed numbers. AutoAttack, at the eps of adversarial training, is not in the paper."
 )
 
 
