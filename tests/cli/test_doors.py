@@ -74,7 +74,7 @@ def test_long_values_are_cut(refused, words):
 
 def test_where_one_of_several_is_needed(refused, place):
     (place / "run.yaml").write_text("data: 3")
-    assert "train.data: one of these is needed: caltech256" in refused("train", "--spec", "run.yaml", *HAVE[2:])
+    assert "train.data: one of these is needed: blank, caltech256" in refused("train", "--spec", "run.yaml", *HAVE[2:])
 
 
 DEEP = "[" * 3000 + "]" * 3000
